@@ -1,0 +1,71 @@
+//! The guard's judgement of one packet, and which counter it belongs to.
+//!
+//! Pure. The XDP program parses a packet, looks its source up, and asks here. What the guard does not know passes.
+
+use crate::counters::Counters;
+
+/// Why a packet passes or not; there is a counter for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Pass,
+    /// Neither IPv4 nor IPv6.
+    PassNotIp,
+    /// Cut short within its headers.
+    PassTruncated,
+    /// The source is in a deny list.
+    DropDenied,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    Drop,
+}
+
+/// Counts one packet of `length` bytes and says what becomes of it.
+#[inline(always)]
+pub const fn judge(counters: &mut Counters, outcome: Outcome, length: u64) -> Verdict {
+    counters.packets = counters.packets.wrapping_add(1);
+    counters.bytes = counters.bytes.wrapping_add(length);
+    let (verdict, counter) = match outcome {
+        Outcome::Pass => (Verdict::Pass, None),
+        Outcome::PassNotIp => (Verdict::Pass, Some(&mut counters.not_ip)),
+        Outcome::PassTruncated => (Verdict::Pass, Some(&mut counters.truncated)),
+        Outcome::DropDenied => (Verdict::Drop, Some(&mut counters.dropped_denied)),
+    };
+    if let Some(counter) = counter {
+        *counter = counter.wrapping_add(1);
+    }
+    if matches!(verdict, Verdict::Pass) {
+        counters.passed = counters.passed.wrapping_add(1);
+    }
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Outcome, Verdict, judge};
+    use crate::counters::Counters;
+
+    #[test]
+    fn every_packet_is_counted_once_as_passed_or_dropped() {
+        let mut counters = Counters::default();
+        assert_eq!(judge(&mut counters, Outcome::Pass, 60), Verdict::Pass);
+        assert_eq!(judge(&mut counters, Outcome::PassNotIp, 42), Verdict::Pass);
+        assert_eq!(judge(&mut counters, Outcome::PassTruncated, 15), Verdict::Pass);
+        assert_eq!(judge(&mut counters, Outcome::DropDenied, 100), Verdict::Drop);
+        assert_eq!(
+            counters,
+            Counters {
+                packets: 4,
+                bytes: 217,
+                passed: 3,
+                dropped_denied: 1,
+                not_ip: 1,
+                truncated: 1,
+                ..Counters::default()
+            }
+        );
+    }
+}

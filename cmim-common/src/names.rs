@@ -1,0 +1,31 @@
+//! The names under which `bpftool` shows the kernel part. They are a contract with operators' scripts.
+
+/// One entry per connection that the kernel carries: [`crate::connection::ConnectionKey`] to
+/// [`crate::connection::Connection`].
+pub const CONNECTIONS: &str = "CMIM_CONNECTIONS";
+/// [`crate::listener::ListenerKey`] to [`crate::listener::Listener`].
+pub const LISTENERS: &str = "CMIM_LISTENERS";
+/// IPv4 prefixes to [`crate::deny::Denial`].
+pub const DENY_V4: &str = "CMIM_DENY_V4";
+/// IPv6 prefixes to [`crate::deny::Denial`].
+pub const DENY_V6: &str = "CMIM_DENY_V6";
+/// One [`crate::counters::Counters`] per CPU.
+pub const COUNTERS: &str = "CMIM_COUNTERS";
+/// The sockhash: the sockets of all [`CONNECTIONS`], by the same key.
+pub const SOCKETS: &str = "CMIM_SOCKETS";
+
+/// Every map that is pinned, in the order in which they are listed.
+pub const MAPS: [&str; 6] = [CONNECTIONS, LISTENERS, DENY_V4, DENY_V6, COUNTERS, SOCKETS];
+
+/// The XDP program.
+pub const GUARD: &str = "cmim_guard";
+/// The sk_skb stream verdict.
+pub const VERDICT: &str = "cmim_verdict";
+
+/// The kernel keeps 15 bytes of a program's name (`BPF_OBJ_NAME_LEN` less the NUL); a longer one would be shown cut.
+const OBJECT_NAME_MAX: usize = 15;
+
+const _: () = {
+    assert!(GUARD.len() <= OBJECT_NAME_MAX);
+    assert!(VERDICT.len() <= OBJECT_NAME_MAX);
+};

@@ -1,0 +1,2 @@
+//! cmim, a connection management interface: many HTTP clients on one side, many HTTP servers on the other, and the
+//! management of the connections on both sides between them.

@@ -1,0 +1,3 @@
+//! The `cmim` binary.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The front door to everything that is not `cargo build`.
+
+fn main() {}
