@@ -1,0 +1,132 @@
+//! `cmim_verdict`: for each burst that arrives on a socket of the sockhash, says whether the kernel hands it to the
+//! other socket of its splice or leaves it to the daemon.
+
+use core::ffi::c_void;
+use core::ptr::NonNull;
+
+use aya_ebpf::bindings::sk_action::SK_PASS;
+use aya_ebpf::helpers::{bpf_map_lookup_elem, bpf_sk_release};
+use aya_ebpf::macros::stream_verdict;
+use aya_ebpf::programs::SkBuffContext;
+use aya_log_ebpf::warn;
+use cmim_common::address::mapped;
+use cmim_common::connection::{Connection, ConnectionKey, ENDLESS, State};
+use cmim_common::counters::Counters;
+use cmim_common::splice::{Burst, Decision, Reason, decide};
+
+use crate::atomic;
+use crate::maps::{CMIM_CONNECTIONS, CMIM_COUNTERS, CMIM_SOCKETS};
+
+const AF_INET: u32 = 2;
+/// Redirect to the target's send side, not to its receive queue.
+const EGRESS: u64 = 0;
+
+#[stream_verdict]
+fn cmim_verdict(context: SkBuffContext) -> u32 {
+    let key = own_key(&context);
+    let Some(connection) = CMIM_CONNECTIONS.get_ptr_mut(&key) else {
+        return SK_PASS;
+    };
+    // SAFETY: a live map value. The kernel runs one verdict of a socket at a time, and the daemon replaces entries
+    // whole instead of writing into them.
+    let connection = unsafe { &mut *connection };
+    let length = u64::from(context.len());
+    let burst = Burst { length, target_present: is_present(&connection.target) };
+    match decide(connection, burst) {
+        Decision::Redirect => redirect(&context, connection, length),
+        Decision::Pass(reason) => pass(&context, connection, reason),
+    }
+}
+
+/// The key of the connection that the burst arrived on.
+#[inline(always)]
+fn own_key(context: &SkBuffContext) -> ConnectionKey {
+    let skb = context.skb.skb;
+    // Every field is read, whatever the family, and volatile: else LLVM picks the field's address first and reads
+    // through it, which the verifier refuses ("dereference of modified ctx ptr").
+    macro_rules! field {
+        ($name:ident) => {
+            // SAFETY: the kernel hands every verdict a readable context, and its fields are plain integers.
+            unsafe { (&raw const (*skb).$name).read_volatile() }
+        };
+    }
+    let (local_v4, remote_v4) = (mapped(field!(local_ip4).to_ne_bytes()), mapped(field!(remote_ip4).to_ne_bytes()));
+    let (local_v6, remote_v6) = (words(field!(local_ip6)), words(field!(remote_ip6)));
+    let (local_address, remote_address) =
+        if field!(family) == AF_INET { (local_v4, remote_v4) } else { (local_v6, remote_v6) };
+    // The context gives the local port in host order; the remote one in network order, as a number of 32 bits.
+    let [_, _, local_high, local_low] = field!(local_port).to_be_bytes();
+    let [_, _, remote_high, remote_low] = field!(remote_port).to_ne_bytes();
+    ConnectionKey {
+        local_address,
+        remote_address,
+        local_port: [local_high, local_low],
+        remote_port: [remote_high, remote_low],
+    }
+}
+
+/// The bytes of an IPv6 address that the context gives as four words in network order.
+#[inline(always)]
+fn words(address: [u32; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address.map(u32::to_ne_bytes);
+    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+}
+
+/// Whether a connection's socket is in the sockhash.
+#[inline(always)]
+fn is_present(target: &ConnectionKey) -> bool {
+    let map = (&raw const CMIM_SOCKETS).cast_mut().cast::<c_void>();
+    let key = *target;
+    // SAFETY: the map is a map and the key has its key's size.
+    let socket = unsafe { bpf_map_lookup_elem(map, (&raw const key).cast()) };
+    let Some(socket) = NonNull::new(socket) else {
+        return false;
+    };
+    // SAFETY: a lookup in a sockhash takes a reference, and this gives it back.
+    unsafe { bpf_sk_release(socket.as_ptr()) };
+    true
+}
+
+#[inline(always)]
+fn redirect(context: &SkBuffContext, connection: &mut Connection, length: u64) -> u32 {
+    let verdict = CMIM_SOCKETS.redirect_skb(context, connection.target, EGRESS);
+    if verdict != i64::from(SK_PASS) {
+        // The target left between the look and the redirect. The helper only notes where to go, so passing is still
+        // free to choose, and no byte is lost.
+        return pass(context, connection, Reason::TargetMissing);
+    }
+    connection.spliced += length;
+    if connection.remaining != ENDLESS {
+        connection.remaining -= length;
+        if connection.remaining == 0 {
+            connection.state = State::Draining as u8;
+        }
+    }
+    count(|counters| unsafe { &raw mut (*counters).splice_redirected }, 1);
+    count(|counters| unsafe { &raw mut (*counters).splice_redirected_bytes }, length);
+    SK_PASS
+}
+
+/// Leaves the burst in the receive queue of its own socket.
+#[inline(always)]
+fn pass(context: &SkBuffContext, connection: &mut Connection, reason: Reason) -> u32 {
+    if reason.pauses() {
+        connection.state = State::Paused as u8;
+    }
+    if matches!(reason, Reason::TargetMissing) {
+        warn!(context, "generation {}: the splice's target left the sockhash", connection.generation);
+    }
+    count(|counters| unsafe { &raw mut (*counters).splice_passed }, 1);
+    SK_PASS
+}
+
+/// Adds to one of this CPU's counters; atomically, because a verdict runs in a process too and an interrupt brings the
+/// next one.
+#[inline(always)]
+fn count(field: impl Fn(*mut Counters) -> *mut u64, by: u64) {
+    let Some(counters) = CMIM_COUNTERS.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: a field of a live map value that only atomic additions write.
+    unsafe { atomic::add(field(counters), by) };
+}
