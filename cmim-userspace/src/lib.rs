@@ -1,2 +1,4 @@
 //! cmim, a connection management interface: many HTTP clients on one side, many HTTP servers on the other, and the
 //! management of the connections on both sides between them.
+
+pub mod config;

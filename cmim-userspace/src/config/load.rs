@@ -1,0 +1,54 @@
+//! From a file to a [`Config`].
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::document::{self, Lines};
+use super::error::{ConfigError, ConfigErrors, Place, Problem, Spot};
+use super::model::Config;
+use super::validate::validate;
+
+/// Largest file that is read. A configuration of thousands of servers has some hundred KiB; a device file has no end.
+const LARGEST_FILE: u64 = 16 << 20;
+
+/// Reads, checks and resolves the file at `path`; every error in it is in the `Err`.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let file_name = path.display().to_string();
+    let refuse = |problem| ConfigErrors::from(whole_file(&file_name, problem));
+    let bytes = read_bytes(path).map_err(|source| refuse(Problem::Unreadable { source }))?;
+    let too_large = u64::try_from(bytes.len()).is_ok_and(|length| length > LARGEST_FILE);
+    if too_large {
+        return Err(refuse(Problem::TooLarge { limit: LARGEST_FILE }));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => parse(&text, &file_name),
+        Err(error) => {
+            let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+            let before = String::from_utf8_lossy(valid);
+            let place = Lines::new(&before, &file_name).place(before.len());
+            let message = "this byte is no UTF-8; save the file as UTF-8".to_owned();
+            Err(ConfigErrors::from(ConfigError {
+                spot: Spot { key: String::new(), place },
+                problem: Problem::Syntax { message },
+            }))
+        }
+    }
+}
+
+/// The same from the text of a file; `file_name` is for the messages only.
+pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
+    let document = document::read(text, file_name)?;
+    validate(&document)
+}
+
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let one_too_many = LARGEST_FILE.saturating_add(1);
+    File::open(path)?.take(one_too_many).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn whole_file(file_name: &str, problem: Problem) -> ConfigError {
+    ConfigError { spot: Spot { key: String::new(), place: Place::File { file: file_name.into() } }, problem }
+}
