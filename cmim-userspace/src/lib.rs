@@ -2,3 +2,5 @@
 //! management of the connections on both sides between them.
 
 pub mod config;
+pub mod h1;
+pub mod reply;

@@ -1,0 +1,41 @@
+//! Numbers as heads and chunk lines write them.
+
+use bytes::{BufMut, BytesMut};
+
+/// A u64 has at most 20 decimal digits.
+const MOST_DECIMAL: usize = 20;
+/// And at most 16 hexadecimal ones.
+const MOST_HEX: usize = 16;
+
+/// Writes a number in decimal. By hand, because the standard formatter costs more than the rest of a small head.
+pub(super) fn put_decimal(number: u64, out: &mut BytesMut) {
+    let mut digits = [0; MOST_DECIMAL];
+    let mut rest = number;
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        used += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.put_slice(digits.get(MOST_DECIMAL - used..).unwrap_or_default());
+}
+
+/// Writes a number in hexadecimal.
+pub(super) fn put_hex(number: u64, out: &mut BytesMut) {
+    let mut digits = [0; MOST_HEX];
+    let mut rest = number;
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        let value = (rest & 0xf) as u8;
+        *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+        rest >>= 4;
+        used += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.put_slice(digits.get(MOST_HEX - used..).unwrap_or_default());
+}
