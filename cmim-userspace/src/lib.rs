@@ -3,4 +3,7 @@
 
 pub mod config;
 pub mod h1;
+pub mod job;
 pub mod reply;
+pub mod stack;
+pub mod upstream;

@@ -1,0 +1,128 @@
+//! A bounded queue that is fair between client connections: they take turns, whatever each of them has waiting.
+
+use std::collections::{HashMap, VecDeque};
+
+/// Names one waiting job for [`FairQueue::cancel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    client: u64,
+    number: u64,
+}
+
+/// Jobs `T` by client connection. Within one client the order is first in, first out; between clients it is in turn.
+#[derive(Debug)]
+pub struct FairQueue<T> {
+    waiting: HashMap<u64, VecDeque<(u64, T)>>,
+    /// Clients with something waiting, each once, in the order of their turns.
+    turns: VecDeque<u64>,
+    len: usize,
+    limit: usize,
+    next_number: u64,
+}
+
+impl<T> FairQueue<T> {
+    /// `limit`: jobs waiting at once.
+    pub fn new(limit: usize) -> Self {
+        Self { waiting: HashMap::new(), turns: VecDeque::new(), len: 0, limit, next_number: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Queues a job of a client connection, or gives it back where the queue is full.
+    pub fn push(&mut self, client: u64, job: T) -> Result<Ticket, T> {
+        if self.len >= self.limit {
+            return Err(job);
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let queue = self.waiting.entry(client).or_default();
+        if queue.is_empty() {
+            self.turns.push_back(client);
+        }
+        queue.push_back((number, job));
+        self.len += 1;
+        self.check_invariants();
+        Ok(Ticket { client, number })
+    }
+
+    /// The job whose turn it is.
+    pub fn pop(&mut self) -> Option<T> {
+        let client = self.turns.pop_front()?;
+        let queue = self.waiting.get_mut(&client)?;
+        let (_, job) = queue.pop_front()?;
+        if queue.is_empty() {
+            self.waiting.remove(&client);
+        } else {
+            self.turns.push_back(client);
+        }
+        self.len -= 1;
+        self.check_invariants();
+        Some(job)
+    }
+
+    /// Takes a job out before its turn. `None`: its turn has come already.
+    pub fn cancel(&mut self, ticket: Ticket) -> Option<T> {
+        let queue = self.waiting.get_mut(&ticket.client)?;
+        let position = queue.iter().position(|&(number, _)| number == ticket.number)?;
+        let (_, job) = queue.remove(position)?;
+        if queue.is_empty() {
+            self.waiting.remove(&ticket.client);
+            self.turns.retain(|&client| client != ticket.client);
+        }
+        self.len -= 1;
+        self.check_invariants();
+        Some(job)
+    }
+
+    fn check_invariants(&self) {
+        debug_assert_eq!(self.turns.len(), self.waiting.len());
+        debug_assert_eq!(self.len, self.waiting.values().map(VecDeque::len).sum::<usize>());
+        debug_assert!(self.waiting.values().all(|queue| !queue.is_empty()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_take_turns_whatever_each_has_waiting() {
+        let mut queue = FairQueue::new(100);
+        for job in 0..4 {
+            queue.push(1, (1, job)).unwrap();
+        }
+        queue.push(2, (2, 0)).unwrap();
+        queue.push(3, (3, 0)).unwrap();
+        let order: Vec<(u64, u32)> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, [(1, 0), (2, 0), (3, 0), (1, 1), (1, 2), (1, 3)]);
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_job_back() {
+        let mut queue = FairQueue::new(1);
+        queue.push(1, "first").unwrap();
+        assert_eq!(queue.push(1, "second"), Err("second"));
+        assert_eq!(queue.pop(), Some("first"));
+        assert!(queue.push(1, "third").is_ok());
+    }
+
+    #[test]
+    fn a_cancelled_job_leaves_the_others_in_their_order() {
+        let mut queue = FairQueue::new(10);
+        queue.push(1, 'a').unwrap();
+        let b = queue.push(1, 'b').unwrap();
+        let c = queue.push(2, 'c').unwrap();
+        assert_eq!(queue.cancel(b), Some('b'));
+        assert_eq!(queue.cancel(b), None);
+        assert_eq!(queue.cancel(c), Some('c'));
+        assert_eq!(queue.pop(), Some('a'));
+        assert_eq!(queue.pop(), None);
+        assert!(queue.is_empty());
+    }
+}

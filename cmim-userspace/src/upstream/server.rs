@@ -1,0 +1,52 @@
+//! One server of an upstream: its place, its load, its pool and its health.
+
+use std::time::Instant;
+
+use super::health::{Health, HealthState};
+use super::pool::Pool;
+use crate::config::model::ServerAddress;
+
+/// A server's place in its upstream; never reused within a run, so that a late release cannot meet another server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(pub usize);
+
+#[derive(Debug)]
+pub struct Server<C> {
+    pub address: ServerAddress,
+    pub weight: u32,
+    pub max_requests: Option<usize>,
+    pub backup: bool,
+    pub in_flight: usize,
+    pub requests_total: u64,
+    pub failures_total: u64,
+    pub pool: Pool<C>,
+    pub(super) health: Health,
+    pub(super) draining: bool,
+}
+
+impl<C> Server<C> {
+    pub fn health(&self) -> HealthState {
+        self.health.state()
+    }
+
+    /// As `cmim servers` shows it.
+    pub fn state_name(&self) -> &'static str {
+        match (self.draining, self.health.state()) {
+            (true, _) => "draining",
+            (false, HealthState::Up) => "up",
+            (false, HealthState::Down { .. }) => "down",
+            (false, HealthState::Probing) => "probing",
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.max_requests.is_none_or(|most| self.in_flight < most)
+    }
+
+    /// Load per weight after one more request; lower is better. Exact in integers so that ties are ties.
+    pub(super) fn load(&self, now: Instant) -> u64 {
+        const SCALE: u64 = 1_000_000;
+        let share = u64::from(self.weight.max(1)) * self.health.share(now);
+        (self.in_flight as u64 + 1).saturating_mul(SCALE) / share.max(1)
+    }
+}
