@@ -1,0 +1,17 @@
+//! What the control socket and the admin address ask of the running device.
+//!
+//! Owns the trait only; the daemon implements it, so that neither side knows the workers' insides.
+
+use super::message::{Connection, Server, Status};
+use crate::observe::counters::Totals;
+
+/// A running device. Called from the admin thread; a call may wait for locks that the data path holds for an instant.
+pub trait Device: Send + Sync + 'static {
+    fn status(&self) -> Status;
+    /// The sums of all workers' counters.
+    fn totals(&self) -> Totals;
+    fn connections(&self) -> Vec<Connection>;
+    fn servers(&self) -> Vec<Server>;
+    /// The effective configuration.
+    fn config_toml(&self) -> String;
+}

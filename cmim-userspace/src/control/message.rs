@@ -1,0 +1,176 @@
+//! The control socket's typed requests and answers.
+//!
+//! One JSON value a line each way: the client writes one [`Request`], the daemon writes one [`Answer`]. The same types
+//! make the CLI's tables and its `--json`, so that both can only say the same.
+
+use serde::{Deserialize, Serialize};
+
+/// What `cmim` asks of a running daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "command")]
+pub enum Request {
+    Status,
+    Connections,
+    Servers,
+    ConfigShow,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    Status(Box<Status>),
+    Connections(Vec<Connection>),
+    Servers(Vec<Server>),
+    /// The effective configuration, as TOML.
+    ConfigShow(String),
+    /// The request was understood and refused, or not understood; one line with the way out.
+    Refused(String),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    pub workers: usize,
+    /// No longer accepts; it ends once the open requests are answered.
+    #[serde(default)]
+    pub draining: bool,
+    pub client_connections: ClientConnections,
+    pub server_connections: ServerConnections,
+    pub requests_total: u64,
+    pub replies: Replies,
+    pub stacked: Stacked,
+    pub jobs: Jobs,
+    pub buffers: Buffers,
+    pub lanes: Lanes,
+    pub kernel: Kernel,
+    pub servers: Vec<Server>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientConnections {
+    pub open: u64,
+    pub accepted_total: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerConnections {
+    pub open: u64,
+    pub idle: u64,
+    pub opened_total: u64,
+    pub reused_total: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replies {
+    /// Held until whole, then sent with a Content-Length that the server did not give.
+    pub rewritten_total: u64,
+    pub streamed_total: u64,
+    /// Held replies that left the RAM tier.
+    pub spilled_total: u64,
+    /// Replies of the device's own making: refusals, 502, 503, 504.
+    pub local_total: u64,
+    /// Trailer fields dropped because their reply became length-delimited.
+    pub trailers_dropped_total: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stacked {
+    pub noticed_total: u64,
+    pub distributed_total: u64,
+    pub in_flight: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jobs {
+    pub active: u64,
+    pub queued: u64,
+    pub done_total: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buffers {
+    pub memory: BufferTier,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flash: Option<BufferTier>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<BufferTier>,
+}
+
+/// Sizes in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BufferTier {
+    pub used: u64,
+    pub size: u64,
+    pub replies: u64,
+    pub spilled_total: u64,
+    pub refused_total: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lanes {
+    pub copy: Lane,
+    pub pipe: Lane,
+    pub sockmap: Lane,
+    pub local: Lane,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    pub active: u64,
+    pub splices_total: u64,
+    pub bytes_total: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// "on", "partial" or "off".
+    pub mode: String,
+    pub programs: Vec<Program>,
+    /// Names of the pinned maps.
+    pub maps: Vec<String>,
+    pub pin_dir: String,
+    /// What this host does not allow, one clause each.
+    pub missing: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    pub name: String,
+    /// As bpftool says it: "xdp", "sk_skb", …
+    pub kind: String,
+    /// Interface names, map names; empty: loaded, attached to nothing.
+    pub attached_to: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    pub upstream: String,
+    pub address: String,
+    /// "up", "down", "probing", "draining".
+    pub state: String,
+    pub weight: u32,
+    pub in_flight: u64,
+    pub idle: u64,
+    pub requests_total: u64,
+    pub failures_total: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Connection {
+    pub id: u64,
+    pub listener: String,
+    pub address: String,
+    pub age_seconds: f64,
+    pub requests: u64,
+    /// Requests of this connection in the device now.
+    pub stacked: u64,
+    /// "copy", "pipe", "sockmap", "local", or "" while no content is on its way.
+    pub lane: String,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// "idle", "reading", "waiting", "replying", "tunnel", "closing".
+    pub state: String,
+}

@@ -1,0 +1,25 @@
+//! The kernel part as the daemon holds it: loading, maps, the guard on its interfaces, pins, and what this host allows.
+//!
+//! Owns: the BPF object's life, from the embedded bytes to the last pin removed. It must not know HTTP, jobs or
+//! workers. Its data comes from the configuration's `[kernel]` table and from the listeners' addresses; it goes into the
+//! maps, and back out as counts, as the report that `cmim status` shows and as the findings of `cmim doctor`.
+//!
+//! Each step is an optimisation that the host may refuse. In `auto` a refusal becomes a clause of
+//! [`KernelPart::missing`] and the daemon does that work itself; in `required` it is an error.
+
+pub mod capability;
+pub mod error;
+pub mod guard;
+pub mod load;
+pub mod log;
+pub mod maps;
+pub mod part;
+pub mod pin;
+
+#[cfg(test)]
+mod tests;
+
+pub use capability::{Finding, doctor};
+pub use error::KernelError;
+pub use maps::ListenerCount;
+pub use part::{KernelPart, start};

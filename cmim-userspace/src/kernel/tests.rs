@@ -1,0 +1,319 @@
+//! The kernel part in a real kernel, each test in namespaces of its own.
+//!
+//! They need root, BPF and an embedded object; without one of them a test says `SKIPPED` and why.
+
+mod host;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use aya::maps::MapInfo;
+use cmim_common::connection::{Connection, ConnectionKey, Lane, State};
+use cmim_common::names;
+use rustix::fs::{Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread_res_gid, set_thread_res_uid};
+
+use self::host::{HERE_V4, HERE_V6, INTERFACE, in_namespaces, skipped};
+use super::maps::Maps;
+use super::{KernelError, KernelPart, load, start};
+use crate::config::model::{Kernel, KernelMode, LocalBypass, SpliceMode, XdpMode};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Set in the process that is to be killed; holds the pin directory.
+const HOLD: &str = "CMIM_TEST_HOLD_PINS";
+const NOBODY: u32 = 65_534;
+
+fn settings(mode: KernelMode, pin_dir: PathBuf, interfaces: &[&str]) -> Kernel {
+    Kernel {
+        mode,
+        pin_dir,
+        interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+        xdp_mode: XdpMode::Auto,
+        splice: SpliceMode::Auto,
+        splice_min: 65_536,
+        splice_window: 1 << 20,
+        local_bypass: LocalBypass::Auto,
+    }
+}
+
+fn started(mode: KernelMode, pin_dir: &Path, interfaces: &[&str], listeners: &[(u32, SocketAddr)]) -> KernelPart {
+    start(&settings(mode, pin_dir.to_owned(), interfaces), listeners).expect("the kernel part starts here")
+}
+
+fn map_id(pin_dir: &Path, name: &str) -> u32 {
+    MapInfo::from_pin(pin_dir.join(name)).expect("a pinned map").id()
+}
+
+/// The kernel frees a map a little after its last holder is gone.
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn packets_are_counted_and_nothing_is_left() {
+    in_namespaces("packets_are_counted_and_nothing_is_left", |host| {
+        let pin_dir = host.bpffs().join("cmim");
+        let v4 = TcpListener::bind((HERE_V4, 0)).expect("a free port");
+        let v4 = (&v4, v4.local_addr().expect("an address"));
+        let v6 = TcpListener::bind((HERE_V6, 0)).expect("a free port");
+        let v6 = (&v6, v6.local_addr().expect("an address"));
+        let wildcard = SocketAddr::from(([0, 0, 0, 0], v4.1.port()));
+        let part = started(KernelMode::Required, &pin_dir, &[INTERFACE], &[(1, wildcard), (2, v6.1)]);
+
+        let report = part.report();
+        assert_eq!(report.mode, "on");
+        assert_eq!(report.maps, names::MAPS);
+        assert_eq!(report.programs[0].attached_to, [INTERFACE]);
+        assert_eq!(report.programs[1].attached_to, [names::SOCKETS]);
+
+        for address in [v4.1, v4.1, v4.1, v6.1] {
+            host.in_peer(|| TcpStream::connect(address)).expect("the guard passes what it does not know");
+        }
+        let counters = part.counters().expect("readable").expect("loaded");
+        assert_eq!(counters.tcp_syn, 4);
+        assert!(counters.to_listener >= 8, "a SYN and an ACK each: {counters:?}");
+        assert_eq!(counters.packets, counters.passed);
+        let mut syns: Vec<_> = part.listener_counts().expect("readable").iter().map(|l| (l.id, l.syns)).collect();
+        syns.sort_unstable();
+        assert_eq!(syns, [(1, 3), (2, 1)]);
+
+        let ids = names::MAPS.map(|name| map_id(&pin_dir, name));
+        drop(part);
+        assert!(!pin_dir.exists(), "the directory goes with its pins");
+        assert!(!host.link().contains("xdp"), "the guard is detached");
+        wait_until("all maps are gone", || ids.iter().all(|id| MapInfo::from_id(*id).is_err()));
+    });
+}
+
+#[test]
+fn a_denied_source_cannot_connect_until_it_is_allowed_again() {
+    in_namespaces("a_denied_source_cannot_connect_until_it_is_allowed_again", |host| {
+        let mut part = started(KernelMode::Required, &host.bpffs().join("cmim"), &[INTERFACE], &[]);
+        for (listener, net) in
+            [(TcpListener::bind((HERE_V4, 0)), "198.51.100.0/25"), (TcpListener::bind((HERE_V6, 0)), "2001:db8:5::/64")]
+        {
+            let address = listener.as_ref().expect("a free port").local_addr().expect("an address");
+            let net = net.parse().expect("a literal of this test");
+            let connect = |timeout| host.in_peer(|| TcpStream::connect_timeout(&address, timeout));
+
+            part.deny(net).expect("room in the list");
+            assert_eq!(part.denied().expect("readable"), [net]);
+            connect(Duration::from_millis(300)).expect_err("the SYN is dropped");
+            assert!(part.counters().expect("readable").expect("loaded").dropped_denied > 0);
+
+            assert!(part.allow(net).expect("writable"));
+            assert!(!part.allow(net).expect("writable"), "it is gone already");
+            // Neighbour discovery was dropped as well, and is tried again after a second.
+            connect(DEADLINE).expect("nothing is denied now");
+        }
+    });
+}
+
+#[test]
+fn bpftool_prints_fields_by_name_with_true_values() {
+    let name = "bpftool_prints_fields_by_name_with_true_values";
+    in_namespaces(name, move |host| {
+        let pin_dir = host.bpffs().join("cmim");
+        let listener = TcpListener::bind((HERE_V4, 0)).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let part = started(KernelMode::Required, &pin_dir, &[INTERFACE], &[(7, address)]);
+        host.in_peer(|| TcpStream::connect(address)).expect("the guard passes it");
+
+        let dump = |map: &str| {
+            Command::new("bpftool").args(["map", "dump", "pinned"]).arg(pin_dir.join(map)).output().map(|output| {
+                let words: Vec<_> =
+                    String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect();
+                words.join(" ")
+            })
+        };
+        let Ok(listeners) = dump(names::LISTENERS) else {
+            return skipped(name, "there is no bpftool");
+        };
+        assert!(listeners.contains("\"id\": 7, \"flags\": 0, \"syns\": 1"), "{listeners}");
+        let counters = dump(names::COUNTERS).expect("bpftool is there");
+        for (field, value) in part.counters().expect("readable").expect("loaded").named() {
+            let label = format!("\"{field}\": ");
+            let values = counters.split(&label).skip(1);
+            let sum: u64 = values.map(|rest| rest.split([',', ' ']).next().map_or(0, |n| n.parse().unwrap_or(0))).sum();
+            assert_eq!(sum, value, "{field} in {counters}");
+        }
+    });
+}
+
+#[test]
+fn a_second_daemon_does_without_while_the_first_lives() {
+    in_namespaces("a_second_daemon_does_without_while_the_first_lives", |host| {
+        let pin_dir = host.bpffs().join("cmim");
+        let first = started(KernelMode::Required, &pin_dir, &[], &[]);
+        let second = started(KernelMode::Auto, &pin_dir, &[], &[]);
+        assert_eq!(second.report().mode, "off");
+        let clause = second.missing().join("; ");
+        assert!(clause.contains(&format!("a living cmim (process {})", std::process::id())), "{clause}");
+        let required = start(&settings(KernelMode::Required, pin_dir.clone(), &[]), &[]);
+        assert!(matches!(required, Err(KernelError::Incomplete { .. })));
+        drop(second);
+        assert_eq!(first.report().mode, "on");
+        assert!(pin_dir.join(names::LISTENERS).exists(), "the first one's pins are untouched");
+    });
+}
+
+/// Not a test of its own: the process that the next test kills.
+#[test]
+fn held_until_killed() {
+    let Some(pin_dir) = std::env::var_os(HOLD) else {
+        return;
+    };
+    let _part = started(KernelMode::Required, Path::new(&pin_dir), &[INTERFACE], &[]);
+    println!("\nready");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_start_after_kill_9_cleans_up() {
+    in_namespaces("a_start_after_kill_9_cleans_up", |host| {
+        let pin_dir = host.bpffs().join("cmim");
+        let module = module_path!().split_once("::").expect("a module of a crate").1;
+        let mut killed = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", &format!("{module}::held_until_killed"), "--nocapture"])
+            .env(HOLD, &pin_dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this binary starts again");
+        let lines = BufReader::new(killed.stdout.take().expect("piped")).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line == "ready"), "it came up");
+        killed.kill().expect("it is ours");
+        killed.wait().expect("it is ours");
+        let old = map_id(&pin_dir, names::COUNTERS);
+        wait_until("the guard is gone with its daemon", || !host.link().contains("xdp"));
+
+        let part = started(KernelMode::Required, &pin_dir, &[INTERFACE], &[]);
+        assert_ne!(map_id(&pin_dir, names::COUNTERS), old);
+        wait_until("the dead daemon's map is gone", || MapInfo::from_id(old).is_err());
+        drop(part);
+        assert!(!pin_dir.exists());
+    });
+}
+
+#[test]
+fn a_daemon_that_dropped_root_still_removes_its_pins() {
+    in_namespaces("a_daemon_that_dropped_root_still_removes_its_pins", |host| {
+        let pin_dir = host.bpffs().join("cmim");
+        let part = started(KernelMode::Required, &pin_dir, &[INTERFACE], &[]);
+        part.hand_to(NOBODY, NOBODY).expect("root gives files away");
+        set_thread_res_gid(Gid::from_raw(NOBODY), Gid::from_raw(NOBODY), Gid::from_raw(NOBODY)).expect("root may");
+        set_thread_res_uid(Uid::from_raw(NOBODY), Uid::from_raw(NOBODY), Uid::from_raw(NOBODY)).expect("root may");
+        assert!(part.counters().expect("readable by descriptor").is_some());
+        drop(part);
+        assert!(!pin_dir.exists());
+        assert!(!host.link().contains("xdp"), "the guard is detached");
+    });
+}
+
+#[test]
+fn without_rights_auto_says_so_and_required_refuses() {
+    in_namespaces("without_rights_auto_says_so_and_required_refuses", |host| {
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        set_capabilities(None, sets).expect("anyone may give rights up");
+        let part = started(KernelMode::Auto, &host.bpffs().join("cmim"), &[], &[]);
+        assert_eq!(part.report().mode, "off");
+        assert_eq!(part.missing().len(), 1);
+        assert!(part.missing()[0].contains("lacks CAP_BPF and CAP_PERFMON and CAP_NET_ADMIN"), "{:?}", part.missing());
+        let required = start(&settings(KernelMode::Required, host.bpffs().join("cmim"), &[]), &[]);
+        assert!(required.expect_err("not permitted").clause().contains("start as root"));
+    });
+}
+
+#[test]
+fn what_cannot_be_had_is_named_and_the_rest_runs() {
+    in_namespaces("what_cannot_be_had_is_named_and_the_rest_runs", |host| {
+        let no_bpffs = host.bpffs().parent().expect("it is mounted below a directory").join("plain");
+        let part = started(KernelMode::Auto, &no_bpffs, &["cmim-none", INTERFACE], &[]);
+        let report = part.report();
+        assert_eq!(report.mode, "partial");
+        assert_eq!(report.programs[0].attached_to, [INTERFACE]);
+        assert!(report.maps.is_empty());
+        assert_eq!(report.missing.len(), 2, "{:?}", report.missing);
+        assert!(report.missing[0].contains("mount -t bpf bpf"), "{:?}", report.missing);
+        assert!(report.missing[1].contains("no interface cmim-none"), "{:?}", report.missing);
+        let required = start(&settings(KernelMode::Required, no_bpffs, &["cmim-none"]), &[]);
+        let clause = required.expect_err("two things are missing").clause();
+        assert!(clause.contains("mount -t bpf bpf") && clause.contains("cmim-none"), "{clause}");
+    });
+}
+
+#[test]
+fn off_is_off() {
+    let part = started(KernelMode::Off, Path::new("/nowhere"), &["cmim-none"], &[]);
+    assert_eq!(part.report().mode, "off");
+    assert!(part.missing().is_empty());
+    assert_eq!(part.counters().expect("nothing to read"), None);
+}
+
+/// Two connections with the device in the middle: (far end of the source, its near end, near end of the target, its far
+/// end).
+fn two_connections(address: &str) -> [TcpStream; 4] {
+    let pair = || {
+        let listener = TcpListener::bind((address, 0)).expect("a free port");
+        let far = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
+        (far, listener.accept().expect("it connected").0)
+    };
+    let ((source_far, source), (target_far, target)) = (pair(), pair());
+    [source_far, source, target, target_far]
+}
+
+fn key(socket: &TcpStream) -> ConnectionKey {
+    ConnectionKey::new(socket.local_addr().expect("bound"), socket.peer_addr().expect("connected"))
+}
+
+#[test]
+fn a_splicing_entry_carries_bytes_in_the_kernel_up_to_its_window() {
+    in_namespaces("a_splicing_entry_carries_bytes_in_the_kernel_up_to_its_window", |_| {
+        for address in ["127.0.0.1", "::1"] {
+            let mut ebpf = load::object().expect("maps");
+            let mut maps = Maps::take(&mut ebpf).expect("all maps");
+            load::verdict(&mut ebpf, &maps.sockets).expect("the verdict loads");
+            let [mut source_far, mut source, target, mut target_far] = two_connections(address);
+            maps.sockets.insert(key(&target), target.as_raw_fd(), 0).expect("room");
+            maps.sockets.insert(key(&source), source.as_raw_fd(), 0).expect("room");
+            let entry = Connection {
+                generation: 1,
+                remaining: 100,
+                spliced: 0,
+                accepted: 0,
+                window: 8,
+                target: key(&target),
+                lane: Lane::Sockmap as u8,
+                state: State::Splicing as u8,
+                reserved: [0; 2],
+            };
+            maps.connections.insert(key(&source), entry, 0).expect("room");
+            for socket in [&source, &target_far] {
+                socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+            }
+
+            source_far.write_all(b"kernel").expect("connected");
+            let mut bytes = [0; 6];
+            target_far.read_exact(&mut bytes).expect("the kernel carried it");
+            assert_eq!(&bytes, b"kernel", "{address}");
+            source_far.write_all(b"daemon").expect("connected");
+            source.read_exact(&mut bytes).expect("over the window it is the daemon's");
+            assert_eq!(&bytes, b"daemon", "{address}");
+
+            let entry = maps.connections.get(&key(&source), 0).expect("it is there");
+            assert_eq!((entry.spliced, entry.remaining, entry.state), (6, 94, State::Paused as u8));
+            let counters = maps.counters().expect("readable");
+            assert_eq!((counters.splice_redirected_bytes, counters.splice_passed), (6, 1));
+        }
+    });
+}

@@ -1,0 +1,122 @@
+//! A host for one test: a thread with its own network and mount namespaces, a BPF file system, and a veth pair into a
+//! second network namespace from where packets come. All of it ends with the thread.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::geteuid;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+use crate::kernel::load;
+
+/// Addresses of the guarded interface (documentation ranges).
+pub(super) const HERE_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub(super) const HERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 2);
+const PEER_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const PEER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 1);
+/// The interface to guard.
+pub(super) const INTERFACE: &str = "cmim0";
+const PEER_INTERFACE: &str = "peer0";
+
+pub(super) struct Host {
+    here: OwnedFd,
+    peer: OwnedFd,
+    bpffs: PathBuf,
+}
+
+/// Runs a test in a new host, or says why not.
+pub(super) fn in_namespaces(name: &'static str, test: impl FnOnce(&Host) + Send + 'static) {
+    if !geteuid().is_root() {
+        return skipped(name, "needs root");
+    }
+    if !load::is_built_in() {
+        return skipped(name, "built without the BPF object");
+    }
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let top = std::env::temp_dir().join(format!("cmim-{}-{name}", std::process::id()));
+    let bpffs = top.join("bpf");
+    let running = thread.spawn(move || test(&Host::new(bpffs))).expect("a thread");
+    let ended = running.join();
+    // The file system was mounted in the thread's namespace and went with it; here is only the empty mount point.
+    fs::remove_dir_all(&top).unwrap_or_else(|error| eprintln!("left {}: {error}", top.display()));
+    if let Err(panic) = ended {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Straight to stderr: the harness would keep a passing test's `eprintln!` to itself.
+pub(super) fn skipped(name: &str, why: &str) {
+    let line = format!("SKIPPED: {name}: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).expect("stderr");
+}
+
+impl Host {
+    fn new(bpffs: PathBuf) -> Self {
+        unshare(UnshareFlags::NEWNS);
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("root may");
+        fs::create_dir_all(&bpffs).expect("a writable temporary directory");
+        mount("bpf", &bpffs, "bpf", MountFlags::empty(), None).expect("a kernel with a BPF file system");
+
+        unshare(UnshareFlags::NEWNET);
+        let peer = own_net();
+        ip(&["link", "set", "lo", "up"]);
+        unshare(UnshareFlags::NEWNET);
+        let here = own_net();
+        ip(&["link", "set", "lo", "up"]);
+        let peer_path = format!("/proc/{}/fd/{}", std::process::id(), peer.as_raw_fd());
+        ip(&["link", "add", INTERFACE, "type", "veth", "peer", "name", PEER_INTERFACE, "netns", &peer_path]);
+        let host = Self { here, peer, bpffs };
+        set_up(INTERFACE, HERE_V4, HERE_V6);
+        host.in_peer(|| set_up(PEER_INTERFACE, PEER_V4, PEER_V6));
+        host
+    }
+
+    pub(super) fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// What `ip` says of the guarded interface.
+    pub(super) fn link(&self) -> String {
+        let output = Command::new("ip").args(["link", "show", INTERFACE]).output().expect("ip from iproute2");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs something on the other end of the veth pair.
+    pub(super) fn in_peer<T>(&self, run: impl FnOnce() -> T) -> T {
+        enter(&self.peer);
+        let result = run();
+        enter(&self.here);
+        result
+    }
+}
+
+fn set_up(interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) {
+    ip(&["addr", "add", &format!("{v4}/24"), "dev", interface]);
+    ip(&["addr", "add", &format!("{v6}/64"), "dev", interface, "nodad"]);
+    ip(&["link", "set", interface, "up"]);
+}
+
+fn ip(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status().expect("ip from iproute2");
+    assert!(status.success(), "ip {arguments:?}");
+}
+
+/// The calling thread's network namespace.
+fn own_net() -> OwnedFd {
+    File::open("/proc/thread-self/ns/net").expect("procfs").into()
+}
+
+fn enter(net: &OwnedFd) {
+    move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may");
+}
+
+#[expect(unsafe_code, reason = "unshare is unsafe for what it can do to descriptors")]
+fn unshare(flags: UnshareFlags) {
+    // SAFETY: the descriptor table stays shared: only namespaces are parted with.
+    unsafe { unshare_unsafe(flags) }.expect("root may");
+}

@@ -1,0 +1,90 @@
+//! Listening sockets: one for each worker and address, sharing the port.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("listener \"{listener}\": {address} is in use by another process (`ss -ltnp` shows which)")]
+    InUse { listener: String, address: SocketAddr },
+    #[error("listener \"{listener}\": {address} needs root or CAP_NET_BIND_SERVICE, as every port below 1024 does")]
+    Denied { listener: String, address: SocketAddr },
+    #[error("listener \"{listener}\": cannot listen on {address}: {source}")]
+    Other { listener: String, address: SocketAddr, source: io::Error },
+}
+
+/// Binds `address` once for each worker. Port 0 is replaced by one of the kernel's choice, the same for all.
+pub fn bind(listener: &str, address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, ListenError> {
+    let explain = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse { listener: listener.to_owned(), address },
+        io::ErrorKind::PermissionDenied => ListenError::Denied { listener: listener.to_owned(), address },
+        _ => ListenError::Other { listener: listener.to_owned(), address, source },
+    };
+    // Sharing the port would let a second daemon take half of the first one's connections unnoticed; a socket that
+    // does not share finds out whether anybody is there.
+    drop(open(address, Sharing::No).map_err(explain)?);
+    let mut address = address;
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let socket = open(address, Sharing::Yes).map_err(explain)?;
+        address = socket.local_addr().map_err(explain)?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Yes,
+    No,
+}
+
+fn open(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // The IPv4 side of a port is a listener of its own.
+        socket.set_only_v6(true)?;
+    }
+    if sharing == Sharing::Yes {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    if sharing == Sharing::Yes {
+        socket.listen(BACKLOG)?;
+    } else {
+        // Binding alone does not meet a listener that has SO_REUSEADDR set as well; listening does.
+        socket.listen(1)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+    #[test]
+    fn workers_share_one_port_of_the_kernels_choice() {
+        let sockets = bind("web", ANY, 3).unwrap();
+        let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        assert_eq!(ports.len(), 3);
+        assert!(ports.iter().all(|&port| port == ports[0] && port != 0));
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_although_its_owner_shares_it() {
+        let sockets = bind("web", ANY, 1).unwrap();
+        let taken = sockets[0].local_addr().unwrap();
+        let error = bind("other", taken, 1).unwrap_err();
+        assert!(matches!(error, ListenError::InUse { .. }), "{error}");
+    }
+}

@@ -1,0 +1,155 @@
+//! A connection's byte stream, over TCP or a Unix socket, read and written through a shared reference so that its two
+//! directions can be driven independently.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{BufMut, BytesMut};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected stream of the current worker's event loop.
+#[derive(Debug)]
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Reads into `buffer`'s spare room, which must not be empty. `Ok(0)`: the peer has ended its side.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            let room = buffer.chunk_mut().len();
+            match self.try_read_buf(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(count) => {
+                    if count > 0 && count < room {
+                        self.drained(Interest::READABLE);
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Writes as much as the socket takes, at least one byte of a non-empty `slices`.
+    pub fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match self.try_write_vectored(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(count) => {
+                    if count < slices.iter().map(|slice| slice.len()).sum() {
+                        self.drained(Interest::WRITABLE);
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Whether nothing has come and the peer is still there; if so, `waker` is told once that changes. For connections
+    /// that nobody reads at the moment.
+    pub fn is_quiet(&self, waker: &Waker) -> bool {
+        let mut cx = Context::from_waker(waker);
+        let mut probe = [0];
+        loop {
+            if self.poll_read_ready(&mut cx).is_pending() {
+                return true;
+            }
+            match self.try_read(&mut probe) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(_) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Asks the kernel itself whether nothing has come and the peer is still there.
+    pub fn is_silent(&self) -> bool {
+        let mut probe = [0];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(self, &mut probe, flags), Err(Errno::AGAIN))
+    }
+
+    /// Moves the stream, which another worker watched, to the event loop of the caller.
+    pub fn moved_here(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
+        })
+    }
+
+    /// Ends the sending side: the peer reads the end of the stream once it has read all that was sent.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        rustix::net::shutdown(self.as_fd(), rustix::net::Shutdown::Write).map_err(io::Error::from)
+    }
+
+    /// Makes the coming close a reset, so that the peer cannot take what it got for the whole.
+    pub fn reset_on_close(&self) {
+        if let Self::Tcp(stream) = self {
+            // A socket that refuses the option closes orderly, which the content's missing end shows as well.
+            let _: io::Result<()> = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Unix(stream) => stream.try_read(buffer),
+        }
+    }
+
+    fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read_buf(buffer),
+            Self::Unix(stream) => stream.try_read_buf(buffer),
+        }
+    }
+
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write_vectored(slices),
+            Self::Unix(stream) => stream.try_write_vectored(slices),
+        }
+    }
+
+    /// A short read or write says that the socket has no more for now (epoll(7), edge-triggered): forgets the readiness,
+    /// which saves the system call that would find that out. Readiness that came meanwhile is still in the epoll queue,
+    /// because only this thread takes it from there.
+    fn drained(&self, interest: Interest) {
+        let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _: io::Result<()> = match self {
+            Self::Tcp(stream) => stream.try_io(interest, would_block),
+            Self::Unix(stream) => stream.try_io(interest, would_block),
+        };
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}

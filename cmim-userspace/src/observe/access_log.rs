@@ -1,0 +1,435 @@
+//! The access log: one line for each request.
+//!
+//! Owns the lines' buffers and the thread that writes them. The data path formats a line into its worker's buffer and goes
+//! on; a full disk or a stuck reader of stdout costs lines, never a request's time. The lines' text is [`super::log_line`]'s.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::counters::Counters;
+use super::log_line::{self, Clock};
+pub use super::log_sink::AccessLogError;
+use super::log_sink::Sink;
+use crate::config::model;
+
+/// A line waits at most this long; long enough that a busy worker's lines share one write.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// A buffer of this many bytes is written at once.
+const FLUSH_AT: usize = 64 * 1024;
+/// A worker's buffer takes no further line above this: the file is slower than the traffic.
+const BUFFER_LIMIT: usize = 8 * 1024 * 1024;
+/// A buffer that grew larger than this in a burst is given back to the allocator.
+const KEEP_CAPACITY: usize = 2 * FLUSH_AT;
+/// On shutdown, time for the last lines; a reader of stdout that is stuck must not keep the daemon alive.
+const LAST_FLUSH: Duration = Duration::from_secs(2);
+
+/// What is known of a request at its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// When the request's first byte came.
+    pub time: SystemTime,
+    pub listener: &'a str,
+    pub client: SocketAddr,
+    /// Empty for a request that could not be parsed; so are `target` and `version`.
+    pub method: &'a [u8],
+    pub target: &'a [u8],
+    /// "HTTP/1.1".
+    pub version: &'a str,
+    pub status: u16,
+    /// Content bytes of the request.
+    pub bytes_in: u64,
+    /// Content bytes of the reply.
+    pub bytes_out: u64,
+    /// Empty for a request that was refused before one was chosen.
+    pub upstream: &'a str,
+    /// The server that gave the reply.
+    pub server: Option<&'a str>,
+    /// From the request's first byte to the reply's last.
+    pub duration: Duration,
+    pub queue_wait: Option<Duration>,
+    /// `None` on a reused connection.
+    pub connect: Option<Duration>,
+    /// From the request's first byte sent to the server to the first byte of its reply.
+    pub first_byte: Option<Duration>,
+    pub reused: bool,
+    pub retries: u32,
+    /// Requests of the same client connection in the device when this one came, itself included.
+    pub stacked: u32,
+    /// How long the reply waited for those before it.
+    pub turn_wait: Option<Duration>,
+    /// "streamed", "rewritten", "chunked", "local", "tunnel".
+    pub handling: &'a str,
+    /// Why the request was refused or failed.
+    pub reason: Option<&'a str>,
+    /// The combined format's two fields.
+    pub referer: Option<&'a [u8]>,
+    pub user_agent: Option<&'a [u8]>,
+}
+
+/// The whole log. Dropping it writes what is left.
+#[derive(Debug)]
+pub struct AccessLog {
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    shared: Arc<Shared>,
+    path: Option<PathBuf>,
+    /// Disconnects when the thread has ended.
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
+impl AccessLog {
+    /// Opens the log and starts its thread.
+    pub fn open(config: &model::AccessLog) -> Result<Self, AccessLogError> {
+        let (sink, path) = match &config.path {
+            model::AccessLogPath::Off => return Ok(Self { open: None }),
+            model::AccessLogPath::Stdout => (Sink::stdout()?, None),
+            model::AccessLogPath::File(path) => (Sink::file(path)?, Some(path.clone())),
+        };
+        let shared = Arc::new(Shared::new(config.format));
+        let (running, ended) = mpsc::channel();
+        let thread_shared = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("cmim-access-log".to_owned())
+            .spawn(move || {
+                // Held for the thread's life: its drop is the sign of the end.
+                let _running: mpsc::Sender<()> = running;
+                thread_shared.run(sink);
+            })
+            .map_err(|source| AccessLogError::Thread { source })?;
+        Ok(Self { open: Some(Open { shared, path, ended: Mutex::new(ended) }) })
+    }
+
+    #[must_use]
+    pub fn enabled(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// A worker's own end of the log; lines that it loses are counted in `counters`.
+    #[must_use]
+    pub fn writer(&self, counters: Arc<Counters>) -> LogWriter {
+        let target = self.open.as_ref().map(|open| {
+            let buffer = Arc::new(Buffer { lines: Mutex::new(Lines::default()), counters });
+            open.shared.buffers.lock().push(Arc::clone(&buffer));
+            Target { buffer, shared: Arc::clone(&open.shared) }
+        });
+        LogWriter { target }
+    }
+
+    /// Opens the file anew, as after a rotation; the old one is kept if that fails. Lines not yet written go to the new one.
+    pub fn reopen(&self) -> Result<(), AccessLogError> {
+        if let Some(Open { shared, path: Some(path), .. }) = &self.open {
+            *shared.next_sink.lock() = Some(Sink::file(path)?);
+            shared.signal(|signals| signals.urgent = true);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        if let Some(open) = &self.open {
+            open.shared.signal(|signals| signals.stop = true);
+            // Disconnected: the thread has written all. Timeout: the sink is stuck, and the lines are lost with it.
+            let _: Result<(), mpsc::RecvTimeoutError> = open.ended.lock().recv_timeout(LAST_FLUSH);
+        }
+    }
+}
+
+/// One worker's end of the log.
+#[derive(Debug)]
+pub struct LogWriter {
+    target: Option<Target>,
+}
+
+#[derive(Debug)]
+struct Target {
+    buffer: Arc<Buffer>,
+    shared: Arc<Shared>,
+}
+
+impl LogWriter {
+    /// A writer that drops every line, for a device without an access log.
+    #[must_use]
+    pub fn off() -> Self {
+        Self { target: None }
+    }
+
+    /// Whether a line would go anywhere, so that the caller need not gather an entry for nothing.
+    #[must_use]
+    pub fn enabled(&self) -> bool {
+        self.target.is_some()
+    }
+
+    /// Formats one line into the worker's buffer; never waits for the file.
+    pub fn log(&self, entry: &Entry<'_>) {
+        let Some(Target { buffer, shared }) = &self.target else {
+            return;
+        };
+        let mut lines = buffer.lines.lock();
+        let before = lines.text.len();
+        if before >= BUFFER_LIMIT {
+            buffer.counters.access_log_dropped.add(1);
+            return;
+        }
+        let Lines { text, clock } = &mut *lines;
+        match shared.format {
+            model::AccessLogFormat::Json => log_line::json(text, clock, entry),
+            model::AccessLogFormat::Combined => log_line::combined(text, clock, entry),
+        }
+        let after = text.len();
+        drop(lines);
+        if before < FLUSH_AT && after >= FLUSH_AT {
+            shared.signal(|signals| signals.urgent = true);
+        } else if before == 0 {
+            shared.signal(|signals| signals.pending = true);
+        }
+    }
+}
+
+/// One worker's lines that are not written yet. Its lock is contended only while the thread swaps the text out.
+#[derive(Debug)]
+struct Buffer {
+    lines: Mutex<Lines>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    text: Vec<u8>,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Shared {
+    format: model::AccessLogFormat,
+    buffers: Mutex<Vec<Arc<Buffer>>>,
+    next_sink: Mutex<Option<Sink>>,
+    signals: Mutex<Signals>,
+    signalled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Signals {
+    /// A buffer that was empty holds a line.
+    pending: bool,
+    /// A buffer is worth a write of its own, or the file was changed.
+    urgent: bool,
+    stop: bool,
+}
+
+impl Shared {
+    fn new(format: model::AccessLogFormat) -> Self {
+        Self {
+            format,
+            buffers: Mutex::default(),
+            next_sink: Mutex::default(),
+            signals: Mutex::default(),
+            signalled: Condvar::new(),
+        }
+    }
+
+    fn signal(&self, change: impl FnOnce(&mut Signals)) {
+        change(&mut self.signals.lock());
+        self.signalled.notify_one();
+    }
+
+    fn run(&self, mut sink: Sink) {
+        let mut spare = Vec::new();
+        loop {
+            let stop = self.wait();
+            if let Some(opened) = self.next_sink.lock().take() {
+                sink = opened;
+            }
+            let buffers = self.live_buffers();
+            for buffer in &buffers {
+                std::mem::swap(&mut buffer.lines.lock().text, &mut spare);
+                let lost = sink.write(&spare);
+                buffer.counters.access_log_dropped.add(lost);
+                spare.clear();
+                spare.shrink_to(KEEP_CAPACITY);
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Sleeps while nothing is logged, then lets lines gather; `true` when this is the last round.
+    fn wait(&self) -> bool {
+        let mut signals = self.signals.lock();
+        while !(signals.pending || signals.urgent || signals.stop) {
+            self.signalled.wait(&mut signals);
+        }
+        let deadline = Instant::now() + FLUSH_EVERY;
+        while !(signals.urgent || signals.stop) {
+            if self.signalled.wait_until(&mut signals, deadline).timed_out() {
+                break;
+            }
+        }
+        // Cleared before the buffers are swapped out: a line that comes after the swap finds its buffer empty and signals.
+        signals.pending = false;
+        signals.urgent = false;
+        signals.stop
+    }
+
+    /// The buffers of all writers; one whose writer is gone is listed a last time.
+    fn live_buffers(&self) -> Vec<Arc<Buffer>> {
+        let mut buffers = self.buffers.lock();
+        let all = buffers.clone();
+        // Two holders: the list and the clone just made.
+        buffers.retain(|buffer| Arc::strong_count(buffer) > 2);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::io;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(path: &Path) -> model::AccessLog {
+        model::AccessLog { path: model::AccessLogPath::File(path.to_owned()), format: model::AccessLogFormat::Json }
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("cmim-access-log-{}-{name}", std::process::id()));
+        let _: io::Result<()> = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("a scratch directory");
+        dir
+    }
+
+    fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !holds() {
+            assert!(Instant::now() < deadline, "not within 10 s: {what}");
+            thread::yield_now();
+        }
+    }
+
+    fn lines(path: &Path) -> usize {
+        fs::read_to_string(path).map_or(0, |text| text.lines().count())
+    }
+
+    #[test]
+    fn lines_of_several_workers_are_whole_and_in_the_file_after_drop() {
+        let dir = scratch("workers");
+        let path = dir.join("access.log");
+        let log = AccessLog::open(&config(&path)).expect("opens");
+        assert!(log.enabled());
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                let writer = log.writer(Arc::default());
+                scope.spawn(move || {
+                    for _ in 0..5_000 {
+                        writer.log(&log_line::tests::entry());
+                    }
+                });
+            }
+        });
+        drop(log);
+        let text = fs::read_to_string(&path).expect("the log");
+        assert_eq!(text.lines().count(), 20_000);
+        for line in text.lines() {
+            let value: serde_json::Value = serde_json::from_str(line).expect("each line is JSON");
+            assert_eq!(value["status"], 200);
+        }
+        fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn a_lone_line_is_written_without_a_second_one() {
+        let dir = scratch("lone");
+        let path = dir.join("access.log");
+        let log = AccessLog::open(&config(&path)).expect("opens");
+        let writer = log.writer(Arc::default());
+        writer.log(&log_line::tests::entry());
+        until("the line is in the file", || lines(&path) == 1);
+        drop(log);
+        fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn after_a_rotation_reopen_goes_on_in_a_new_file() {
+        let dir = scratch("rotate");
+        let (path, rotated) = (dir.join("access.log"), dir.join("access.log.1"));
+        let log = AccessLog::open(&config(&path)).expect("opens");
+        let writer = log.writer(Arc::default());
+        writer.log(&log_line::tests::entry());
+        until("the first line", || lines(&path) == 1);
+        fs::rename(&path, &rotated).expect("rotated");
+        log.reopen().expect("reopens");
+        writer.log(&log_line::tests::entry());
+        until("the second line", || lines(&path) == 1);
+        assert_eq!(lines(&rotated), 1);
+        drop(log);
+        fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_opened_names_the_key_and_the_path() {
+        let error = AccessLog::open(&config(Path::new("/nonexistent/access.log"))).expect_err("refused");
+        let text = error.to_string();
+        assert!(text.starts_with("access_log.path: cannot open /nonexistent/access.log"), "{text}");
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_and_counts_them() {
+        let dir = scratch("full");
+        let path = dir.join("access.log");
+        symlink("/dev/full", &path).expect("a link to the full device");
+        let log = AccessLog::open(&config(&path)).expect("opens");
+        let counters = Arc::new(Counters::default());
+        let writer = log.writer(Arc::clone(&counters));
+        for _ in 0..10 {
+            writer.log(&log_line::tests::entry());
+        }
+        until("all ten are counted", || counters.access_log_dropped.get() == 10);
+        drop(log);
+        fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn a_stuck_file_bounds_the_buffer_and_drops_lines() {
+        let dir = scratch("stuck");
+        let path = dir.join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a FIFO");
+        // Read and write: opening blocks on nobody, and nobody reads.
+        let reader = OpenOptions::new().read(true).write(true).open(&path).expect("opens");
+        let log = AccessLog::open(&config(&path)).expect("opens");
+        let counters = Arc::new(Counters::default());
+        let writer = log.writer(Arc::clone(&counters));
+        let target = vec![b'a'; 64 * 1024];
+        let mut entry = log_line::tests::entry();
+        entry.target = &target;
+        for _ in 0..1_000 {
+            writer.log(&entry);
+        }
+        let held = writer.target.as_ref().map_or(0, |target| target.buffer.lines.lock().text.len());
+        assert!(held < BUFFER_LIMIT + 128 * 1024, "{held}");
+        assert!(counters.access_log_dropped.get() > 0);
+        drop(log);
+        drop(reader);
+        fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn off_takes_no_lines() {
+        let off = model::AccessLog { path: model::AccessLogPath::Off, format: model::AccessLogFormat::Json };
+        let log = AccessLog::open(&off).expect("opens");
+        assert!(!log.enabled());
+        assert!(!log.writer(Arc::default()).enabled());
+        log.reopen().expect("nothing to do");
+    }
+}

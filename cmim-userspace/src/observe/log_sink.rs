@@ -1,0 +1,107 @@
+//! Where access log lines go: a file or standard output.
+//!
+//! Owns the opened file and what became of the last write; called from the log's own thread, so that it may wait. Knows
+//! nothing of what a line says.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+/// A stdout that is non-blocking and full is tried again this often…
+const FULL_PIPE_PAUSE: Duration = Duration::from_millis(10);
+/// … and given up after this many times.
+const FULL_PIPE_TRIES: u32 = 100;
+/// Readable for the operators' group, as log files are on Debian.
+const FILE_MODE: u32 = 0o640;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AccessLogError {
+    #[error("access_log.path: cannot open {} for writing: {source} (another path, \"stdout\" or \"off\" will do)", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("access_log.path: standard output cannot be written: {source} (name a file, or \"off\")")]
+    Stdout { source: io::Error },
+    #[error("cannot start the access log's thread: {source}")]
+    Thread { source: io::Error },
+}
+
+/// The file that lines go to, and what became of the last write.
+#[derive(Debug)]
+pub(super) struct Sink {
+    file: File,
+    /// The last write ended within a line.
+    torn: bool,
+    failing: bool,
+}
+
+impl Sink {
+    /// Appends to the file at `path`, making it where there is none.
+    pub(super) fn file(path: &Path) -> Result<Self, AccessLogError> {
+        let opened = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path);
+        let file = opened.map_err(|source| AccessLogError::Open { path: path.to_owned(), source })?;
+        Ok(Self::new(file))
+    }
+
+    /// Writes to a descriptor of its own for standard output: std's flushes at every line.
+    pub(super) fn stdout() -> Result<Self, AccessLogError> {
+        let copied = io::stdout().as_fd().try_clone_to_owned();
+        let descriptor = copied.map_err(|source| AccessLogError::Stdout { source })?;
+        Ok(Self::new(File::from(descriptor)))
+    }
+
+    fn new(file: File) -> Self {
+        Self { file, torn: false, failing: false }
+    }
+
+    /// Writes whole lines and returns how many were lost.
+    pub(super) fn write(&mut self, text: &[u8]) -> u64 {
+        if text.is_empty() {
+            return 0;
+        }
+        if self.torn && write_some(&mut self.file, b"\n").0 == 1 {
+            self.torn = false;
+        }
+        let (written, error) = write_some(&mut self.file, text);
+        let (done, rest) = text.split_at(written.min(text.len()));
+        if let Some(last) = done.last() {
+            self.torn = *last != b'\n';
+        }
+        match error {
+            Some(error) if !self.failing => {
+                tracing::warn!("the access log cannot be written: {error}; lines are lost until it can");
+                self.failing = true;
+            }
+            None if self.failing => {
+                tracing::info!("the access log is written again");
+                self.failing = false;
+            }
+            _ => {}
+        }
+        memchr::memchr_iter(b'\n', rest).count() as u64
+    }
+}
+
+/// Writes as much as the file takes: the bytes written, and the error that stopped it.
+fn write_some(file: &mut File, text: &[u8]) -> (usize, Option<io::Error>) {
+    let mut written = 0;
+    let mut full_pipe_tries = 0;
+    while let Some(rest) = text.get(written..).filter(|rest| !rest.is_empty()) {
+        match file.write(rest) {
+            Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+            Ok(n) => {
+                written += n;
+                full_pipe_tries = 0;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && full_pipe_tries < FULL_PIPE_TRIES => {
+                full_pipe_tries += 1;
+                thread::sleep(FULL_PIPE_PAUSE);
+            }
+            Err(error) => return (written, Some(error)),
+        }
+    }
+    (written, None)
+}
