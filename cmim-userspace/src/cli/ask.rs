@@ -1,0 +1,58 @@
+//! Typed questions to a running daemon.
+
+use std::path::PathBuf;
+
+use super::CliError;
+use crate::config;
+use crate::control::message::{Answer, Connection, Request, Server, Status};
+use crate::control::{ControlError, ask};
+
+/// The daemon behind one control socket.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    path: PathBuf,
+}
+
+impl Daemon {
+    /// At `--control`, else at the default socket.
+    pub(super) fn at(control: Option<PathBuf>) -> Self {
+        Self { path: control.unwrap_or_else(config::default_control_socket) }
+    }
+
+    pub(super) fn status(&self) -> Result<Status, CliError> {
+        match self.ask(&Request::Status)? {
+            Answer::Status(status) => Ok(*status),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    pub(super) fn connections(&self) -> Result<Vec<Connection>, CliError> {
+        match self.ask(&Request::Connections)? {
+            Answer::Connections(connections) => Ok(connections),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    pub(super) fn servers(&self) -> Result<Vec<Server>, CliError> {
+        match self.ask(&Request::Servers)? {
+            Answer::Servers(servers) => Ok(servers),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    /// The running configuration as TOML.
+    pub(super) fn config(&self) -> Result<String, CliError> {
+        match self.ask(&Request::ConfigShow)? {
+            Answer::ConfigShow(text) => Ok(text),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    fn ask(&self, request: &Request) -> Result<Answer, CliError> {
+        let answer: Result<Answer, ControlError> = ask(&self.path, request);
+        match answer? {
+            Answer::Refused(reason) => Err(CliError::Refused(reason)),
+            answer => Ok(answer),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What ends a command other than well, what stderr says then, and the exit code.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::ConfigErrors;
+use crate::control::ControlError;
+use crate::worker::RunError;
+
+const FAILED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// A configuration file is wrong; one line an error.
+    #[error("{0}")]
+    File(#[source] ConfigErrors),
+    /// The flags that stand for a file are wrong; one line an error.
+    #[error("{0}")]
+    Flags(#[source] ConfigErrors),
+    #[error("cmim: {0}")]
+    Control(#[from] ControlError),
+    #[error("cmim: {0}")]
+    Refused(String),
+    #[error("cmim: the daemon answered something that was not asked (are both of one version?)")]
+    WrongAnswer,
+    #[error("cmim: {0}")]
+    Run(#[from] RunError),
+    #[error("cmim: cannot write: {0}")]
+    Output(#[source] io::Error),
+    #[error("cmim: cannot write into {}: {source} (does the directory exist, and may you write there?)", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("cmim: the answer has no form as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl CliError {
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Flags(_) => WRONG_USAGE,
+            _ => FAILED,
+        }
+    }
+
+    /// The reader of a pipe went away, as in `cmim … | head`: it has what it wanted.
+    #[must_use]
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}

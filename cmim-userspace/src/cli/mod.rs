@@ -1,0 +1,23 @@
+//! The `cmim` command.
+//!
+//! Owns the flags, what the tables and screens look like, and exit codes; one file for each command. Figures come typed
+//! from [`crate::control`], so that a table and its `--json` say the same. It never looks into a running device.
+
+mod ask;
+mod check;
+mod command;
+mod completions;
+mod config;
+mod connections;
+mod doctor;
+mod error;
+mod man;
+mod run;
+mod screen;
+mod servers;
+mod status;
+mod table;
+
+pub use command::{Cli, Command};
+pub use error::CliError;
+pub use screen::{Look, Screen};

@@ -1,0 +1,15 @@
+//! One client connection: reads its requests, lets [`crate::stack`] say what may start, runs the exchanges and closes
+//! the connection as it should be closed.
+//!
+//! It owns the connection's loop and its read side. What happens to a single request is [`crate::exchange`]'s.
+
+mod arrival;
+mod close;
+mod connection;
+mod log;
+mod route;
+mod running;
+mod serve;
+
+pub use arrival::Arrival;
+pub use serve::serve;

@@ -1,0 +1,339 @@
+//! One try at a request: a connection to a server, the request out, the reply's head in; and whether to try again.
+
+use std::future::poll_fn;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use super::failure::{ContentFault, Failure};
+use super::link::{Job, Link};
+use super::server::{ServerConnection, ServerSocket};
+use super::site::Site;
+use super::timer::Timer;
+use super::upload::{Gathered, Upload};
+use super::upstream::Place;
+use crate::buffer::Held;
+use crate::config::model::{Balance, HashOn, RequestBuffering, SendProxyProtocol};
+use crate::h1::{Forwarding, Known, Limits, ReplyHead, ReplyParser, Version, encode};
+use crate::net::{self, proxy_protocol};
+use crate::upstream::{Ask, ServerId};
+
+/// Pieces that one write takes.
+const SLICES: usize = 8;
+
+/// A request with its reply's head, the content still on its way.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub connection: ServerConnection,
+    pub head: ReplyHead,
+    pub upload: Upload,
+    /// Interim replies that were not sent on yet.
+    pub early: Held,
+}
+
+/// Sends the request until a server answers it or nothing more may be tried.
+pub(super) async fn reply_head(site: &Site, link: &Link, job: &mut Job, gathered: &mut Gathered) -> Result<Answered, Failure> {
+    let mut tried = Tried::default();
+    loop {
+        match attempt(site, link, job, gathered, &tried).await {
+            Ok(answered) => return Ok(answered),
+            Err(Missed { failure, server, reused }) => {
+                let Some(server) = server else { return Err(failure) };
+                if !tried.again(site, job, gathered, &failure, server, reused) {
+                    return Err(failure);
+                }
+            }
+        }
+    }
+}
+
+/// What earlier attempts at the same request teach the next one.
+#[derive(Debug, Default)]
+struct Tried {
+    servers: Vec<ServerId>,
+    /// A reused connection was stale: the next one is new.
+    fresh: bool,
+    retries: u32,
+}
+
+impl Tried {
+    /// Whether the request may be sent again (RFC 9112 section 9.3.1), and what the next attempt avoids.
+    fn again(
+        &mut self,
+        site: &Site,
+        job: &mut Job,
+        gathered: &Gathered,
+        failure: &Failure,
+        server: ServerId,
+        reused: bool,
+    ) -> bool {
+        if gathered.spent {
+            return false;
+        }
+        let unprocessed = matches!(failure, Failure::Connect(_) | Failure::ConnectTimeout);
+        let repeatable = unprocessed || (failure.is_silent_end() && job.head.method.is_idempotent());
+        if !repeatable {
+            return false;
+        }
+        if reused && !unprocessed {
+            // The server closed an idle connection just when it was taken: nobody's fault, and no retry is used up.
+            self.fresh = true;
+            site.counters.stale_retries.add(1);
+            return true;
+        }
+        if self.retries >= job.upstream.model.retries || !job.upstream.spend_retry() {
+            return false;
+        }
+        self.retries += 1;
+        job.trail.retries = self.retries;
+        site.counters.retries.add(1);
+        self.servers.push(server);
+        true
+    }
+}
+
+/// An attempt that brought no reply.
+#[derive(Debug)]
+struct Missed {
+    failure: Failure,
+    /// `None`: it did not come to a server.
+    server: Option<ServerId>,
+    reused: bool,
+}
+
+async fn attempt(
+    site: &Site,
+    link: &Link,
+    job: &mut Job,
+    gathered: &mut Gathered,
+    tried: &Tried,
+) -> Result<Answered, Missed> {
+    let no_server = |failure| Missed { failure, server: None, reused: false };
+    let working = if link.is_alone() { Vec::new() } else { link.working() };
+    let ask = Ask {
+        client: link.id,
+        worker: site.worker,
+        hash: hash(link, job),
+        tried: &tried.servers,
+        working: &working,
+        fresh: tried.fresh,
+    };
+    let asked = Instant::now();
+    let place = job.upstream.acquire(&ask, site).await.map_err(no_server)?;
+    let server = place.lease.server();
+    let _working = link.works(server);
+    job.trail.server = Some(Arc::clone(job.upstream.server_name(server)));
+    let got_place = Instant::now();
+    let missed = |failure, reused| Missed { failure, server: Some(server), reused };
+    let mut connection = connection(site, link, job, place).await.map_err(|failure| missed(failure, false))?;
+    let connected = Instant::now();
+    job.trail.queue_wait = Some(got_place - asked);
+    job.trail.connect = (!connection.reused).then(|| connected - got_place);
+    job.trail.reused = connection.reused;
+
+    let delimit = gathered.delimit(job);
+    let head = site.buffers.written(|out| {
+        encode::request(&job.head, &forwarding(link, job), delimit, out);
+    });
+    let mut upload = Upload::new(site, head, gathered, delimit, connected);
+    let mut early = Held::new(Arc::clone(&site.memory));
+    let mut waiting = HeadWait { site, link, job, parser: ReplyParser::new(), began: false, timer: Timer::default() };
+    let head = poll_fn(|cx| waiting.poll(cx, &mut connection, &mut upload, gathered, &mut early)).await;
+    job.trail.bytes_in = upload.content_bytes;
+    match head {
+        Ok(head) => {
+            job.trail.first_byte = Some(connected.elapsed());
+            Ok(Answered { connection, head, upload, early })
+        }
+        Err(failure) => {
+            let reused = connection.reused;
+            // A stale connection says nothing about the server, and neither does a client that is at fault.
+            if failure.blames_connection() && !reused {
+                connection.failed();
+            }
+            Err(missed(failure, reused))
+        }
+    }
+}
+
+/// A connection for a place: the idle one that came with it if it is still good, else a new one.
+async fn connection(site: &Site, link: &Link, job: &Job, place: Place) -> Result<ServerConnection, Failure> {
+    let Place { lease, idle } = place;
+    if let Some(idle) = idle {
+        let socket = if idle.worker == site.worker { Ok(idle.connection) } else { idle.connection.moved_here() };
+        // A request that cannot be sent twice is worth a system call that sees a close of this very moment.
+        if let Ok(socket) = socket
+            && (job.head.method.is_idempotent() || socket.stream.is_silent())
+        {
+            site.counters.server_reused.add(1);
+            return Ok(ServerConnection::new(socket, lease, true));
+        }
+    }
+    let address = job.upstream.server_address(lease.server());
+    match net::connect(address, site.config.timeouts.server_connect).await {
+        Ok(stream) => {
+            let socket = ServerSocket::new(stream, Arc::clone(&site.counters));
+            let connection = ServerConnection::new(socket, lease, false);
+            announce(site, link, job, &connection).await?;
+            Ok(connection)
+        }
+        Err(source) => {
+            lease.failed();
+            Err(if source.kind() == io::ErrorKind::TimedOut {
+                Failure::ConnectTimeout
+            } else {
+                Failure::Connect(source)
+            })
+        }
+    }
+}
+
+/// Sends the PROXY protocol's header on a new connection where that is wanted.
+async fn announce(site: &Site, link: &Link, job: &Job, connection: &ServerConnection) -> Result<(), Failure> {
+    let mut header = BytesMut::new();
+    match job.upstream.model.send_proxy_protocol {
+        SendProxyProtocol::Off => return Ok(()),
+        SendProxyProtocol::V1 => proxy_protocol::write_v1(link.peer, link.local, &mut header),
+        SendProxyProtocol::V2 => proxy_protocol::write_v2(link.peer, link.local, &mut header),
+    }
+    let mut timer = Timer::default();
+    let deadline = Instant::now() + site.config.timeouts.server_connect;
+    poll_fn(|cx| {
+        while !header.is_empty() {
+            match connection.poll_write(cx, &[IoSlice::new(&header)]) {
+                Poll::Ready(Ok(count)) => drop(header.split_to(count)),
+                Poll::Ready(Err(source)) => return Poll::Ready(Err(Failure::Connect(source))),
+                Poll::Pending => return timer.poll_until(cx, deadline).map(|()| Err(Failure::ConnectTimeout)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}
+
+fn forwarding<'a>(link: &Link, job: &'a Job) -> Forwarding<'a> {
+    Forwarding {
+        client: link.client_ip(),
+        proto: "http",
+        trusted: link.trusted,
+        keep_expect: job.upstream.model.request_buffering == RequestBuffering::Never,
+        fallback_host: job.upstream.model.name.as_bytes(),
+    }
+}
+
+fn hash(link: &Link, job: &Job) -> u64 {
+    if job.upstream.model.balance != Balance::Hash {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    match &job.upstream.model.hash_on {
+        HashOn::ClientAddress => link.client_ip().hash(&mut hasher),
+        HashOn::Target => job.head.target.hash(&mut hasher),
+        HashOn::Header(name) => job.head.fields.get_named(name).hash(&mut hasher),
+        HashOn::Cookie(name) => cookie(job, name).hash(&mut hasher),
+    }
+    hasher.finish()
+}
+
+fn cookie<'a>(job: &'a Job, name: &str) -> Option<&'a [u8]> {
+    job.head
+        .fields
+        .all(Known::Cookie)
+        .flat_map(|cookies| cookies.split(|&byte| byte == b';'))
+        .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+/// Waits for a reply's head while the request is still being sent.
+struct HeadWait<'a> {
+    site: &'a Site,
+    link: &'a Link,
+    job: &'a Job,
+    parser: ReplyParser,
+    /// A byte of a reply came.
+    began: bool,
+    timer: Timer,
+}
+
+impl HeadWait<'_> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &mut ServerConnection,
+        upload: &mut Upload,
+        gathered: &mut Gathered,
+        early: &mut Held,
+    ) -> Poll<Result<ReplyHead, Failure>> {
+        if !upload.is_over()
+            && let Poll::Ready(Err(failure)) = upload.poll(cx, self.site, self.link, connection, gathered)
+        {
+            return Poll::Ready(Err(failure));
+        }
+        loop {
+            if let Some(head) = self.parse(connection)? {
+                if !head.is_interim() {
+                    return Poll::Ready(Ok(head));
+                }
+                self.parser = ReplyParser::new();
+                if self.job.head.version == Version::Http11 {
+                    early.append_unaccounted(self.site.buffers.written(|out| encode::interim(&head, out)));
+                }
+                continue;
+            }
+            self.pass_on(cx, early)?;
+            match connection.poll_fill(cx, self.site) {
+                Poll::Ready(Ok(count)) if count > 0 => self.began = true,
+                Poll::Ready(Ok(_)) if self.began => return Poll::Ready(Err(Failure::Truncated)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Err(Failure::ServerClosed)),
+                Poll::Ready(Err(_)) if self.began => return Poll::Ready(Err(Failure::Truncated)),
+                Poll::Ready(Err(source)) => return Poll::Ready(Err(Failure::ServerBroke(source))),
+                Poll::Pending => break,
+            }
+        }
+        let (patience, failure) = self.patience(upload);
+        self.timer.poll_until(cx, upload.progress + patience).map(|()| Err(failure))
+    }
+
+    fn parse(&mut self, connection: &mut ServerConnection) -> Result<Option<ReplyHead>, Failure> {
+        if connection.buffer.is_empty() {
+            return Ok(None);
+        }
+        let limits = &self.site.config.limits;
+        let limits = Limits {
+            head: limits.reply_head,
+            fields: usize::MAX,
+            target: limits.request_target,
+            content: limits.request_content,
+        };
+        Ok(self.parser.parse(&mut connection.buffer, &self.job.head.method, &limits)?)
+    }
+
+    /// Sends interim replies on as far as it is this request's turn.
+    fn pass_on(&self, cx: &mut Context<'_>, early: &mut Held) -> Result<(), Failure> {
+        while !early.is_empty() && self.link.poll_due(cx, self.job.seq).is_ready() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = early.slices(&mut slices);
+            match self.link.poll_write(cx, &slices[..filled]) {
+                Poll::Ready(Ok(count)) => early.advance(count),
+                Poll::Ready(Err(_)) => return Err(Failure::ClientGone),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the side that is awaited may take, and what it means if it takes longer.
+    fn patience(&self, upload: &Upload) -> (Duration, Failure) {
+        let timeouts = &self.site.config.timeouts;
+        if upload.awaits_client() {
+            (timeouts.client_idle, ContentFault::Idle.into())
+        } else if upload.is_over() {
+            (timeouts.server_first_byte, Failure::FirstByteTimeout)
+        } else {
+            (timeouts.server_idle, Failure::ServerIdle)
+        }
+    }
+}

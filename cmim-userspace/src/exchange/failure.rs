@@ -1,0 +1,96 @@
+//! What can go wrong with one request, and what its client is told.
+
+use std::io;
+
+use crate::h1::{ChunkError, ReplyError};
+use crate::reply::Refusal;
+
+/// Why a request got no reply from a server. While nothing of a reply was sent it becomes the status of
+/// [`Failure::status`]; afterwards the client's connection is reset.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("the queue for the upstream is full")]
+    QueueFull,
+    #[error("no server took the request within queue_timeout")]
+    QueueTimeout,
+    #[error("cannot connect to the server: {0}")]
+    Connect(#[source] io::Error),
+    #[error("the server did not answer the connection attempt within server_connect")]
+    ConnectTimeout,
+    #[error("the server closed the connection before it replied")]
+    ServerClosed,
+    #[error("the connection to the server broke before it replied: {0}")]
+    ServerBroke(#[source] io::Error),
+    #[error("the server sent no reply within server_first_byte")]
+    FirstByteTimeout,
+    #[error("the server's reply made no progress within server_idle")]
+    ServerIdle,
+    #[error("the server's reply is not valid HTTP: {0}")]
+    BadReply(#[from] ReplyError),
+    #[error("the server's reply has a broken chunked content: {0}")]
+    BadChunk(#[source] ChunkError),
+    #[error("the server's reply ended before it was whole")]
+    Truncated,
+    #[error("the reply cannot be passed on: {0}")]
+    NotForThisClient(#[from] Refusal),
+    #[error("the reply is longer than what the buffer tiers can hold")]
+    BuffersFull,
+    /// The request's own content is at fault, not a server.
+    #[error("{0}")]
+    Content(#[from] ContentFault),
+    /// Nobody is there to be told.
+    #[error("the client went away")]
+    ClientGone,
+}
+
+/// What is wrong with a request's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ContentFault {
+    #[error("the request's content is broken: {0}")]
+    Chunk(#[from] ChunkError),
+    #[error("the request's content stopped coming")]
+    Idle,
+    /// The client ended its side in the middle.
+    #[error("the request's content was cut short")]
+    Cut,
+}
+
+impl Failure {
+    /// The status of the reply that the device makes instead.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::QueueFull | Self::QueueTimeout => 503,
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::ServerIdle => 504,
+            Self::Content(ContentFault::Chunk(error)) => error.status(),
+            Self::Content(ContentFault::Idle) => 408,
+            Self::Content(ContentFault::Cut) => 400,
+            Self::Connect(_)
+            | Self::ServerClosed
+            | Self::ServerBroke(_)
+            | Self::BadReply(_)
+            | Self::BadChunk(_)
+            | Self::Truncated
+            | Self::NotForThisClient(_)
+            | Self::BuffersFull
+            | Self::ClientGone => 502,
+        }
+    }
+
+    /// Seconds after which trying again may help, for 503.
+    pub fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::QueueFull | Self::QueueTimeout => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection ended before a byte of a reply came over it.
+    pub fn is_silent_end(&self) -> bool {
+        matches!(self, Self::ServerClosed | Self::ServerBroke(_))
+    }
+
+    /// Whether the server is to blame in the way that counts for its health: its connections fail.
+    pub fn blames_connection(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::ConnectTimeout | Self::ServerClosed | Self::ServerBroke(_))
+    }
+}

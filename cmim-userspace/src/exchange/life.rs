@@ -1,0 +1,185 @@
+//! The life of one request in the device, from a parsed head to the last byte of its reply.
+
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+
+use super::attempt::{self, Answered};
+use super::failure::Failure;
+use super::link::{Job, Link};
+use super::relay::{Relay, Relayed};
+use super::site::Site;
+use super::timer::Timer;
+use super::trail::{Handling, Trail};
+use super::upload::Gathered;
+use crate::h1::{self, Method, ReplyContent, ReplyDelimit, ReplyTo, local_reply};
+use crate::lane::copy;
+use crate::reply::{self, Plan};
+use crate::stack::Seq;
+
+/// What becomes of the client's connection behind a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It takes the next request.
+    Keep,
+    /// It is closed orderly.
+    Close,
+    /// It is reset, because a reply was cut.
+    Reset,
+}
+
+/// Takes a request to a server and its reply to the client.
+pub async fn run(site: &Site, link: &Link, mut job: Box<Job>) -> (Outcome, Box<Job>) {
+    let outcome = match exchange(site, link, &mut job).await {
+        Ok(outcome) => outcome,
+        Err(Failure::ClientGone) => {
+            job.trail.reason.get_or_insert_with(|| Failure::ClientGone.to_string());
+            Outcome::Reset
+        }
+        Err(failure) => {
+            // The rest of a content that was not read to its end would be taken for the next head.
+            let keep = link.heads_are_next() && job.head.persistent && !site.drain.has_begun();
+            job.trail.reason = Some(failure.to_string());
+            let refusal = Refusal {
+                seq: job.seq,
+                status: failure.status(),
+                reason: failure.to_string(),
+                keep,
+                head_request: job.head.method == Method::Head,
+                retry_after: failure.retry_after(),
+            };
+            refuse(site, link, &refusal, &mut job.trail).await
+        }
+    };
+    (outcome, job)
+}
+
+async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Failure> {
+    let mut gathered = Gathered::gather(site, link, job).await?;
+    let answered = attempt::reply_head(site, link, job, &mut gathered).await?;
+    job.trail.status = answered.head.status;
+    if is_tunnel(job, &answered) {
+        return tunnel(site, link, job, answered).await;
+    }
+    if job.head.upgrade.is_some() && job.head.content == h1::RequestContent::None {
+        // The server stays with HTTP, and so does the client.
+        link.give_input_back();
+    }
+    let plan = reply::plan(&answered.head, job.head.version, job.upstream.model.length_rewrite);
+    if let Plan::Refuse { reason } = plan {
+        return Err(reason.into());
+    }
+    let lane = &site.counters.lanes.copy;
+    lane.active.inc();
+    let relayed = Relay::new(site, link, job, &mut gathered, answered, plan).run().await;
+    lane.active.dec();
+    lane.splices.add(1);
+    lane.bytes.add(job.trail.bytes_out);
+    match relayed {
+        Relayed::Whole { persist: true } => Ok(Outcome::Keep),
+        Relayed::Whole { persist: false } => Ok(Outcome::Close),
+        Relayed::Unsent(failure) => {
+            job.trail.bytes_out = 0;
+            Err(failure)
+        }
+        Relayed::Cut(failure) => {
+            job.trail.reason = Some(failure.to_string());
+            Ok(Outcome::Reset)
+        }
+    }
+}
+
+fn is_tunnel(job: &Job, answered: &Answered) -> bool {
+    answered.head.upgrade || (job.head.method == Method::Connect && (200..300).contains(&answered.head.status))
+}
+
+/// Passes the handshake's reply on and carries what both sides send from then on.
+async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> Result<Outcome, Failure> {
+    let Answered { connection, head, early, .. } = answered;
+    debug_assert_eq!(head.content, ReplyContent::None);
+    job.trail.handling = Handling::Tunnel;
+    let to = ReplyTo { client_version: job.head.version, persist: true };
+    let head = site.buffers.written(|out| h1::encode::reply(&head, &to, ReplyDelimit::None, out));
+    let pieces = early.pieces().cloned().chain([head]);
+    for piece in pieces {
+        send(site, link, job.seq, piece).await?;
+    }
+    let (socket, read, lease) = connection.into_tunnel();
+    let first = copy::End { stream: &link.stream, read: link.with_input(std::mem::take) };
+    let second = copy::End { stream: &socket.stream, read };
+    let lane = &site.counters.lanes.copy;
+    lane.active.inc();
+    let (carried, result) = copy::tunnel(first, second, &site.buffers).await;
+    lane.active.dec();
+    lane.splices.add(1);
+    lane.bytes.add(carried.forth + carried.back);
+    job.trail.bytes_in = carried.forth;
+    job.trail.bytes_out = carried.back;
+    lease.answered();
+    match result {
+        Ok(()) => Ok(Outcome::Close),
+        Err(error) => {
+            job.trail.reason = Some(format!("the tunnel broke: {error}"));
+            Ok(Outcome::Reset)
+        }
+    }
+}
+
+/// A reply of the device's own making.
+#[derive(Debug)]
+pub struct Refusal {
+    pub seq: Seq,
+    pub status: u16,
+    pub reason: String,
+    /// The client's connection takes the next request.
+    pub keep: bool,
+    pub head_request: bool,
+    /// Seconds.
+    pub retry_after: Option<u32>,
+}
+
+/// Sends a reply of the device's own making, in its turn.
+pub async fn refuse(site: &Site, link: &Link, refusal: &Refusal, trail: &mut Trail) -> Outcome {
+    trail.status = refusal.status;
+    trail.handling = Handling::Local;
+    site.counters.replies_local.add(1);
+    site.counters.refusals.count(refusal.status);
+    let reply = site.buffers.written(|out| {
+        local_reply(refusal.status, &refusal.reason, refusal.keep, refusal.head_request, refusal.retry_after, out);
+    });
+    match send(site, link, refusal.seq, reply).await {
+        Ok(()) if refusal.keep => Outcome::Keep,
+        Ok(()) => Outcome::Close,
+        Err(_) => Outcome::Reset,
+    }
+}
+
+/// Sends `bytes` to the client once it is the turn of `seq`.
+async fn send(site: &Site, link: &Link, seq: Seq, mut bytes: Bytes) -> Result<(), Failure> {
+    let mut timer = Timer::default();
+    let mut progress = None;
+    poll_fn(|cx| {
+        if link.poll_due(cx, seq).is_pending() {
+            return Poll::Pending;
+        }
+        while !bytes.is_empty() {
+            match link.poll_write(cx, &[IoSlice::new(&bytes)]) {
+                Poll::Ready(Ok(count)) => {
+                    bytes.advance(count);
+                    progress = Some(Instant::now());
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
+                Poll::Pending => {
+                    let since = *progress.get_or_insert_with(Instant::now);
+                    let deadline = since + site.config.timeouts.client_write;
+                    return timer.poll_until(cx, deadline).map(|()| Err(Failure::ClientGone));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}

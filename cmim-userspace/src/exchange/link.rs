@@ -1,0 +1,228 @@
+//! A client connection as its exchanges see it: where replies go, whose turn it is, and where contents come from.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+
+use super::content::{Content, Piece};
+use super::failure::{ContentFault, Failure};
+use super::site::Site;
+use super::trail::Trail;
+use super::upstream::SharedUpstream;
+use crate::h1::RequestHead;
+use crate::net::Stream;
+use crate::observe::roll::Record;
+use crate::stack::Seq;
+use crate::upstream::ServerId;
+
+/// One request that is ready to go.
+#[derive(Debug)]
+pub struct Job {
+    pub seq: Seq,
+    pub head: RequestHead,
+    pub upstream: Arc<SharedUpstream>,
+    pub trail: Trail,
+}
+
+/// A client connection before its first request.
+#[derive(Debug)]
+pub struct Accepted {
+    pub stream: Stream,
+    /// The address at which it came in.
+    pub local: SocketAddr,
+    /// The client; both as the PROXY protocol says it where that is accepted.
+    pub peer: SocketAddr,
+    /// Names the connection within this run of the daemon.
+    pub id: u64,
+    /// Its forwarding fields are believed.
+    pub trusted: bool,
+    /// What was read off the stream already.
+    pub read: BytesMut,
+}
+
+/// What the exchanges of one client connection share. They and the connection's own loop run in one task, so that
+/// cells do.
+#[derive(Debug)]
+pub struct Link {
+    pub stream: Stream,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub id: u64,
+    pub trusted: bool,
+    input: RefCell<Input>,
+    due: Cell<Seq>,
+    waiting: RefCell<Vec<(Seq, Waker)>>,
+    working: RefCell<Vec<ServerId>>,
+    pub record: Arc<Record>,
+}
+
+/// What the client sent and nobody has looked at yet.
+#[derive(Debug, Default)]
+struct Input {
+    buffer: BytesMut,
+    /// The client ended its side.
+    ended: bool,
+    /// The request to which the bytes belong; `None`: they are the next heads.
+    owner: Option<Seq>,
+}
+
+impl Link {
+    pub fn new(accepted: Accepted, record: Arc<Record>) -> Self {
+        let Accepted { stream, local, peer, id, trusted, read } = accepted;
+        Self {
+            stream,
+            peer,
+            local,
+            id,
+            trusted,
+            input: RefCell::new(Input { buffer: read, ended: false, owner: None }),
+            due: Cell::new(Seq(0)),
+            waiting: RefCell::default(),
+            working: RefCell::default(),
+            record,
+        }
+    }
+
+    pub fn client_ip(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+
+    /// Ready once the reply to `seq` is the one to be sent.
+    pub fn poll_due(&self, cx: &mut Context<'_>, seq: Seq) -> Poll<()> {
+        if self.due.get() == seq {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        match waiting.iter_mut().find(|(other, _)| *other == seq) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => waiting.push((seq, cx.waker().clone())),
+        }
+        Poll::Pending
+    }
+
+    pub fn is_due(&self, seq: Seq) -> bool {
+        self.due.get() == seq
+    }
+
+    /// Says whose reply is due from now on.
+    pub fn set_due(&self, seq: Seq) {
+        self.due.set(seq);
+        let mut waiting = self.waiting.borrow_mut();
+        if let Some(at) = waiting.iter().position(|(other, _)| *other == seq) {
+            waiting.swap_remove(at).1.wake();
+        }
+    }
+
+    /// Whether no server works for this connection now.
+    pub fn is_alone(&self) -> bool {
+        self.working.borrow().is_empty()
+    }
+
+    /// The servers that work for this connection now, one entry a request.
+    pub fn working(&self) -> Vec<ServerId> {
+        self.working.borrow().clone()
+    }
+
+    /// Notes that `server` works for this connection until the guard is dropped.
+    pub fn works(&self, server: ServerId) -> Working<'_> {
+        self.working.borrow_mut().push(server);
+        Working { link: self, server }
+    }
+
+    pub fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let count = ready!(self.stream.poll_write(cx, slices))?;
+        self.record.wrote(count);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads more of what the client sends; false: it has ended its side.
+    pub fn poll_fill(&self, cx: &mut Context<'_>, site: &Site) -> Poll<io::Result<bool>> {
+        let mut input = self.input.borrow_mut();
+        if input.ended {
+            return Poll::Ready(Ok(false));
+        }
+        site.buffers.make_room(&mut input.buffer);
+        let polled = self.stream.poll_read(cx, &mut input.buffer);
+        if input.buffer.is_empty() {
+            site.buffers.give_back(&mut input.buffer);
+        }
+        let count = ready!(polled)?;
+        input.ended = count == 0;
+        self.record.read(count);
+        Poll::Ready(Ok(count > 0))
+    }
+
+    /// Whether the client has ended its side.
+    pub fn has_ended(&self) -> bool {
+        self.input.borrow().ended
+    }
+
+    /// Whether what comes next is a head, and not the content of a request under way.
+    pub fn heads_are_next(&self) -> bool {
+        self.input.borrow().owner.is_none()
+    }
+
+    /// What comes next belongs to `seq`: its content, or a tunnel's bytes.
+    pub fn give_input_to(&self, seq: Seq) {
+        self.input.borrow_mut().owner = Some(seq);
+    }
+
+    /// The content is read to its end: the next head follows.
+    pub fn give_input_back(&self) {
+        self.input.borrow_mut().owner = None;
+    }
+
+    /// Lets `look` take bytes off the front of what the client sent.
+    pub fn with_input<T>(&self, look: impl FnOnce(&mut BytesMut) -> T) -> T {
+        look(&mut self.input.borrow_mut().buffer)
+    }
+
+    /// Frees the input buffer's memory while the connection idles.
+    pub fn rest(&self, site: &Site) {
+        let mut input = self.input.borrow_mut();
+        if input.buffer.is_empty() && input.buffer.capacity() > 0 {
+            site.buffers.give_back(&mut input.buffer);
+        }
+    }
+
+    /// The next piece of a request's content; `None`: it is whole.
+    pub fn poll_content(
+        &self,
+        cx: &mut Context<'_>,
+        content: &mut Content,
+        site: &Site,
+    ) -> Poll<Result<Option<Bytes>, Failure>> {
+        loop {
+            let piece = self.with_input(|buffer| content.next(buffer)).map_err(ContentFault::Chunk);
+            match piece.map_err(Failure::Content)? {
+                Piece::Data(data) => return Poll::Ready(Ok(Some(data))),
+                Piece::End { .. } => return Poll::Ready(Ok(None)),
+                Piece::NeedMore => match ready!(self.poll_fill(cx, site)) {
+                    Ok(true) => {}
+                    Ok(false) => return Poll::Ready(Err(ContentFault::Cut.into())),
+                    Err(_) => return Poll::Ready(Err(Failure::ClientGone)),
+                },
+            }
+        }
+    }
+}
+
+/// A server at work for a client connection.
+#[derive(Debug)]
+pub struct Working<'a> {
+    link: &'a Link,
+    server: ServerId,
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        let mut working = self.link.working.borrow_mut();
+        if let Some(at) = working.iter().position(|&server| server == self.server) {
+            working.swap_remove(at);
+        }
+    }
+}

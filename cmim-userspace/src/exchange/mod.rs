@@ -1,0 +1,28 @@
+//! One request on its way to a server, and the reply on its way back.
+//!
+//! [`run`] is the whole life: a place at a server ([`upstream`]), the request out ([`upload`]), the reply's head in
+//! ([`attempt`]), its content through ([`relay`]). Decisions come from the pure modules ([`crate::h1`],
+//! [`crate::reply`], [`crate::upstream`]); here are the sockets and the waiting. It does not know how requests come to be:
+//! that is [`crate::client`]'s.
+
+mod attempt;
+mod content;
+mod failure;
+mod life;
+mod link;
+mod relay;
+mod server;
+mod site;
+mod timer;
+mod trail;
+pub mod upload;
+pub mod upstream;
+
+pub use content::{Content, Piece};
+pub use failure::{ContentFault, Failure};
+pub use life::{Outcome, Refusal, refuse, run};
+pub use link::{Accepted, Job, Link};
+pub use server::ServerSocket;
+pub use site::{Drain, Site};
+pub use timer::Timer;
+pub use trail::{Handling, Trail};

@@ -1,0 +1,200 @@
+//! An upstream as all workers share it: the pure state behind a lock, the queue's waiting, the idle connections.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::failure::Failure;
+use super::server::ServerSocket;
+use super::site::Site;
+use crate::config::model;
+use crate::job::Ticket;
+use crate::upstream::{Acquired, Ask, Ending, Grant, Idle, Server, ServerId, Settings, Upstream};
+
+type State = Upstream<ServerSocket, oneshot::Sender<Place>>;
+
+/// One upstream. The lock is held for single steps of the pure state only, never across a wait or a system call.
+#[derive(Debug)]
+pub struct SharedUpstream {
+    pub model: model::Upstream,
+    /// The servers' addresses as text, for the logs.
+    names: Vec<Arc<str>>,
+    state: Mutex<State>,
+}
+
+/// A place at a server, with an idle connection to it where there was one.
+#[derive(Debug)]
+pub struct Place {
+    pub lease: Lease,
+    pub idle: Option<Idle<ServerSocket>>,
+}
+
+impl SharedUpstream {
+    pub fn new(settings: &Settings<'_>) -> Arc<Self> {
+        Arc::new(Self {
+            model: settings.upstream.clone(),
+            names: settings.upstream.servers.iter().map(|server| server.address.to_string().into()).collect(),
+            state: Mutex::new(Upstream::new(settings)),
+        })
+    }
+
+    /// A place at a server, waiting in the queue for it where all are busy.
+    pub async fn acquire(self: &Arc<Self>, ask: &Ask<'_>, site: &Site) -> Result<Place, Failure> {
+        let mut queued = None;
+        let waiter = || {
+            let (sender, receiver) = oneshot::channel();
+            queued = Some(receiver);
+            sender
+        };
+        // The guard must not live into the match's arms, where the queue is waited for.
+        let acquired = self.state.lock().acquire(ask, Instant::now(), waiter);
+        match acquired {
+            Acquired::Granted(grant) => Ok(self.place(grant)),
+            Acquired::Refused(_) => Err(Failure::QueueFull),
+            Acquired::Queued(ticket) => {
+                let receiver = queued.ok_or(Failure::QueueFull)?;
+                self.wait(ticket, receiver, site).await
+            }
+        }
+    }
+
+    /// Pays for one retry out of the upstream's budget.
+    pub fn spend_retry(&self) -> bool {
+        self.state.lock().spend_retry()
+    }
+
+    pub fn server_name(&self, id: ServerId) -> &Arc<str> {
+        &self.names[id.0]
+    }
+
+    pub fn server_address(&self, id: ServerId) -> &model::ServerAddress {
+        &self.model.servers[id.0].address
+    }
+
+    /// Closes this upstream's idle connections that are too old, and those of this worker that ended.
+    pub fn sweep(&self, site: &Site) {
+        let gone =
+            self.state.lock().sweep(site.worker, Instant::now(), |socket| !socket.stream.is_quiet(&site.idle_watch));
+        drop(gone);
+    }
+
+    /// Shows each server to `see`, in order, at one instant.
+    pub fn each_server(&self, see: impl FnMut(&Server<ServerSocket>)) {
+        self.state.lock().servers().iter().for_each(see);
+    }
+
+    pub fn queued(&self) -> usize {
+        self.state.lock().queued()
+    }
+
+    /// What an active probe of a server found.
+    pub fn probed(self: &Arc<Self>, id: ServerId, well: bool) {
+        self.state.lock().probed(id, well, Instant::now());
+        self.serve_queue();
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        receiver: oneshot::Receiver<Place>,
+        site: &Site,
+    ) -> Result<Place, Failure> {
+        let waiting = Waiting { upstream: self, ticket, site };
+        site.counters.jobs_queued.inc();
+        let place = tokio::time::timeout(self.model.queue_timeout, receiver).await;
+        drop(waiting);
+        match place {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(Failure::QueueTimeout),
+        }
+    }
+
+    fn place(self: &Arc<Self>, grant: Grant<ServerSocket>) -> Place {
+        Place { lease: Lease { upstream: Some(Arc::clone(self)), server: grant.server }, idle: grant.idle }
+    }
+
+    fn release(self: &Arc<Self>, server: ServerId, ending: Ending<ServerSocket>) {
+        let (surplus, waiting) = {
+            let mut state = self.state.lock();
+            let surplus = state.release(server, ending, Instant::now());
+            (surplus, state.queued() > 0)
+        };
+        // Closed outside the lock: closing is a system call.
+        drop(surplus);
+        if waiting {
+            self.serve_queue();
+        }
+    }
+
+    /// Hands free places to those who wait.
+    fn serve_queue(self: &Arc<Self>) {
+        loop {
+            let next = self.state.lock().next_waiting(Instant::now());
+            let Some((waiter, grant)) = next else { return };
+            // A waiter that has just given up hands its place back, which serves the queue again; hence outside the lock.
+            drop(waiter.send(self.place(grant)));
+        }
+    }
+}
+
+/// A place in the queue; given up when dropped.
+struct Waiting<'a> {
+    upstream: &'a Arc<SharedUpstream>,
+    ticket: Ticket,
+    site: &'a Site,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.site.counters.jobs_queued.dec();
+        self.upstream.state.lock().cancel(self.ticket);
+    }
+}
+
+/// A place at a server, counted in its `in_flight` until the lease ends. Dropped as it is, it says nothing about the
+/// server.
+#[derive(Debug)]
+pub struct Lease {
+    /// `None` once it has ended.
+    upstream: Option<Arc<SharedUpstream>>,
+    server: ServerId,
+}
+
+impl Lease {
+    pub fn server(&self) -> ServerId {
+        self.server
+    }
+
+    /// The server answered, and its connection can take another request.
+    pub fn reusable(mut self, site: &Site, socket: ServerSocket) {
+        if !socket.stream.is_quiet(&site.idle_watch) {
+            self.end(Ending::Answered);
+            return;
+        }
+        self.end(Ending::Reusable(Idle { connection: socket, worker: site.worker, since: Instant::now() }));
+    }
+
+    /// The server answered, and its connection ends.
+    pub fn answered(mut self) {
+        self.end(Ending::Answered);
+    }
+
+    /// The connection could not be made, or ended before a byte of a reply.
+    pub fn failed(mut self) {
+        self.end(Ending::Failed);
+    }
+
+    fn end(&mut self, ending: Ending<ServerSocket>) {
+        if let Some(upstream) = self.upstream.take() {
+            upstream.release(self.server, ending);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.end(Ending::Abandoned);
+    }
+}

@@ -1,0 +1,87 @@
+//! The running device as the control socket and the status page see it.
+
+use std::process;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::buffer::Memory;
+use crate::config::{self, Config};
+use crate::control::Device;
+use crate::control::message::{BufferTier, Connection, Server, Status};
+use crate::exchange::upstream::SharedUpstream;
+use crate::kernel::KernelPart;
+use crate::observe::counters::{Counters, Totals, sum};
+use crate::observe::roll::Roll;
+
+/// Everything that can be told about the device.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub config: Arc<Config>,
+    pub counters: Vec<Arc<Counters>>,
+    pub rolls: Vec<Arc<Roll>>,
+    pub upstreams: Vec<Arc<SharedUpstream>>,
+    pub memory: Arc<Memory>,
+    pub kernel: Mutex<KernelPart>,
+    pub started: Instant,
+    pub draining: std::sync::atomic::AtomicBool,
+}
+
+impl Device for Running {
+    fn status(&self) -> Status {
+        let servers = self.servers();
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            workers: self.counters.len(),
+            kernel: self.kernel.lock().report(),
+            ..Status::default()
+        };
+        self.totals().fill(&mut status);
+        status.server_connections.idle = servers.iter().map(|server| server.idle).sum();
+        status.buffers.memory = BufferTier {
+            used: self.memory.used(),
+            size: self.memory.size(),
+            replies: self.memory.contents(),
+            spilled_total: 0,
+            refused_total: self.memory.refused_total(),
+        };
+        status.servers = servers;
+        status
+    }
+
+    fn totals(&self) -> Totals {
+        sum(&self.counters)
+    }
+
+    fn connections(&self) -> Vec<Connection> {
+        let mut connections: Vec<Connection> = self.rolls.iter().flat_map(|roll| roll.list()).collect();
+        connections.sort_by_key(|connection| connection.id);
+        connections
+    }
+
+    fn servers(&self) -> Vec<Server> {
+        let mut servers = Vec::new();
+        for upstream in &self.upstreams {
+            upstream.each_server(|server| {
+                servers.push(Server {
+                    upstream: upstream.model.name.clone(),
+                    address: server.address.to_string(),
+                    state: server.state_name().to_owned(),
+                    weight: server.weight,
+                    in_flight: server.in_flight as u64,
+                    idle: server.pool.len() as u64,
+                    requests_total: server.requests_total,
+                    failures_total: server.failures_total,
+                });
+            });
+        }
+        servers
+    }
+
+    fn config_toml(&self) -> String {
+        config::to_toml(&self.config)
+    }
+}

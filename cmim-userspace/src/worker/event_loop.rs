@@ -1,0 +1,136 @@
+//! One worker: a thread with an event loop that owns its listening sockets and connections.
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::runtime::LocalRuntime;
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_local;
+
+use super::accept::{Admission, Door, OpenHere, accept};
+use crate::buffer::{BufferPool, Memory};
+use crate::config::model::{Config, Listener};
+use crate::exchange::upstream::SharedUpstream;
+use crate::exchange::{Drain, Site};
+use crate::observe::access_log::LogWriter;
+use crate::observe::counters::Counters;
+use crate::observe::roll::Roll;
+
+/// Idle server connections are looked at this often for their age; one that ends is noticed at once.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How far the device's end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Running,
+    /// No new connections; those that are open end behind their present requests.
+    Draining,
+    /// The grace is over.
+    Stopped,
+}
+
+/// What a worker is made of; everything in it can move to the worker's thread.
+pub(super) struct Plan {
+    pub worker: usize,
+    pub config: Arc<Config>,
+    pub upstreams: Vec<Arc<SharedUpstream>>,
+    pub counters: Arc<Counters>,
+    pub memory: Arc<Memory>,
+    pub log: LogWriter,
+    pub roll: Arc<Roll>,
+    pub admission: Arc<Admission>,
+    /// Listening sockets, each with the listener that it belongs to.
+    pub sockets: Vec<(Arc<Listener>, TcpListener)>,
+    pub phase: watch::Receiver<Phase>,
+}
+
+/// Starts a worker's thread.
+pub(super) fn start(plan: Plan) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(format!("cmim-worker-{}", plan.worker)).spawn(move || {
+        let runtime = match LocalRuntime::new() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(worker = plan.worker, "cannot start an event loop: {error}");
+                return;
+            }
+        };
+        runtime.block_on(live(plan));
+        // Connections that outlived the grace end with their tasks.
+        runtime.shutdown_background();
+    })
+}
+
+async fn live(plan: Plan) {
+    let idle_watch = Arc::new(IdleWatch::default());
+    let site = Rc::new(Site {
+        worker: plan.worker,
+        config: plan.config,
+        upstreams: plan.upstreams,
+        counters: plan.counters,
+        buffers: BufferPool::default(),
+        memory: plan.memory,
+        log: plan.log,
+        idle_watch: Waker::from(Arc::clone(&idle_watch)),
+        drain: Drain::default(),
+    });
+    let here = Rc::new(OpenHere::default());
+    let mut accepting = Vec::new();
+    for (listener, socket) in plan.sockets {
+        let socket = match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::error!(listener = %listener.name, "cannot watch the listening socket: {error}");
+                continue;
+            }
+        };
+        let door = Door {
+            name: Arc::from(listener.name.as_str()),
+            listener,
+            admission: Arc::clone(&plan.admission),
+            roll: Arc::clone(&plan.roll),
+        };
+        accepting.push(spawn_local(accept(Rc::clone(&site), door, socket, Rc::clone(&here))));
+    }
+    spawn_local(keep_idle(Rc::clone(&site), idle_watch));
+
+    let mut phase = plan.phase;
+    // An error says that the main thread is gone, which ends this one too.
+    if phase.wait_for(|phase| *phase >= Phase::Draining).await.is_ok() {
+        accepting.iter().for_each(tokio::task::JoinHandle::abort);
+        site.drain.begin();
+        tokio::select! {
+            () = here.none_left() => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+        }
+    }
+}
+
+/// Takes idle server connections that ended or grew old out of their pools.
+async fn keep_idle(site: Rc<Site>, watch: Arc<IdleWatch>) {
+    loop {
+        // Either way there is something to look at; the timeout is for age.
+        let _: Result<(), _> = tokio::time::timeout(SWEEP_EVERY, watch.0.notified()).await;
+        for upstream in &site.upstreams {
+            upstream.sweep(&site);
+        }
+    }
+}
+
+/// Wakes [`keep_idle`] when an idle connection turns readable.
+#[derive(Debug, Default)]
+struct IdleWatch(Notify);
+
+impl Wake for IdleWatch {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify_one();
+    }
+}

@@ -1,0 +1,72 @@
+//! Active health probes: a GET to each server in turn, on a connection of its own.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::config::model::{Config, Health, ServerAddress};
+use crate::exchange::upstream::SharedUpstream;
+use crate::h1::{Limits, Method, ReplyParser};
+use crate::net;
+use crate::upstream::ServerId;
+
+/// Probes the servers of `upstream` for ever; returns at once where its configuration has no `health`.
+pub(super) async fn probe(upstream: Arc<SharedUpstream>, config: Arc<Config>) {
+    let Some(health) = upstream.model.health.clone() else { return };
+    let mut tick = interval(health.every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tick.tick().await;
+        for (at, server) in upstream.model.servers.iter().enumerate() {
+            let probing = probe_once(server.address.clone(), health.clone(), Arc::clone(&config));
+            let upstream = Arc::clone(&upstream);
+            // Side by side: a server that does not answer must not delay the others' probes.
+            tokio::spawn(async move {
+                let well = match probing.await {
+                    Ok(status) => (200..400).contains(&status),
+                    Err(error) => {
+                        tracing::debug!(server = %upstream.server_name(ServerId(at)), "health probe failed: {error}");
+                        false
+                    }
+                };
+                upstream.probed(ServerId(at), well);
+            });
+        }
+    }
+}
+
+/// The status of one probe's reply.
+async fn probe_once(address: ServerAddress, health: Health, config: Arc<Config>) -> io::Result<u16> {
+    let exchange = async {
+        let stream = net::connect(&address, health.timeout).await?;
+        let host = match &address {
+            ServerAddress::Tcp(address) => address.to_string(),
+            ServerAddress::Unix(_) => "localhost".to_owned(),
+        };
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: cmim-health\r\nConnection: close\r\n\r\n",
+            health.path
+        );
+        let mut rest = request.as_bytes();
+        while !rest.is_empty() {
+            let count = std::future::poll_fn(|cx| stream.poll_write(cx, &[IoSlice::new(rest)])).await?;
+            rest = rest.get(count..).unwrap_or_default();
+        }
+        let limits = Limits { head: config.limits.reply_head, fields: usize::MAX, target: 0, content: 0 };
+        let mut parser = ReplyParser::new();
+        let mut buffer = BytesMut::new();
+        loop {
+            buffer.reserve(4096);
+            if std::future::poll_fn(|cx| stream.poll_read(cx, &mut buffer)).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let head = parser.parse(&mut buffer, &Method::Get, &limits).map_err(io::Error::other)?;
+            if let Some(head) = head.filter(|head| !head.is_interim()) {
+                return Ok(head.status);
+            }
+        }
+    };
+    timeout(health.timeout, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}

@@ -1,0 +1,13 @@
+//! The daemon: one event loop per CPU for the connections, and the main thread for everything that is not urgent.
+//!
+//! [`run`] puts the parts together and takes them apart again. Workers own their connections and share upstreams, the
+//! RAM tier and nothing else; the main thread answers the control socket, probes servers and hears signals.
+
+mod accept;
+mod device;
+mod event_loop;
+mod health;
+mod privileges;
+mod run;
+
+pub use run::{RunError, run};

@@ -1,0 +1,235 @@
+//! The daemon's start and end.
+
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::accept::Admission;
+use super::device::Running;
+use super::event_loop::{self, Phase, Plan};
+use super::health;
+use super::privileges::{self, User, UserError};
+use crate::buffer::Memory;
+use crate::config::Config;
+use crate::config::model::Listener;
+use crate::control::{self, ControlError, ControlSocket, Device};
+use crate::exchange::upstream::SharedUpstream;
+use crate::kernel::{self, KernelError, KernelPart};
+use crate::net::{self, ListenError};
+use crate::observe::access_log::{AccessLog, AccessLogError};
+use crate::observe::admin::{self, AdminError};
+use crate::observe::counters::Counters;
+use crate::observe::notify;
+use crate::observe::roll::Roll;
+use crate::upstream::Settings;
+
+/// How often the end of the workers is looked for while they drain.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Why the daemon did not start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    User(#[from] UserError),
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// Runs the device until it is told to end and has drained. `config_path`: the file that the configuration came from.
+pub fn run(config: Config, config_path: Option<PathBuf>) -> Result<(), RunError> {
+    privileges::raise_descriptor_limit();
+    let prepared = Prepared::new(Arc::new(config))?;
+    if let Some(path) = config_path {
+        tracing::info!("configuration: {}", path.display());
+    }
+    prepared.live()
+}
+
+/// Sockets of one worker, each with its listener.
+type Sockets = Vec<(Arc<Listener>, TcpListener)>;
+
+/// Everything that can fail at the start has succeeded.
+struct Prepared {
+    config: Arc<Config>,
+    sockets: Vec<Sockets>,
+    control: ControlSocket,
+    admin: Option<TcpListener>,
+    log: AccessLog,
+    kernel: KernelPart,
+}
+
+impl Prepared {
+    fn new(config: Arc<Config>) -> Result<Self, RunError> {
+        let user = config.daemon.user.as_deref().map(User::find).transpose()?.flatten();
+        let mut sockets: Vec<Sockets> = (0..config.daemon.workers).map(|_| Vec::new()).collect();
+        let mut addresses = Vec::new();
+        for (id, listener) in (0..).zip(&config.listeners) {
+            let listener = Arc::new(listener.clone());
+            for &address in &listener.address {
+                let bound = net::bind(&listener.name, address, sockets.len())?;
+                if let Some(address) = bound.first().and_then(|socket| socket.local_addr().ok()) {
+                    addresses.push((id, address));
+                    tracing::info!(listener = %listener.name, "listening on {address}");
+                }
+                for (worker, socket) in sockets.iter_mut().zip(bound) {
+                    worker.push((Arc::clone(&listener), socket));
+                }
+            }
+        }
+        let control = control::bind(&config.daemon.control_socket)?;
+        let admin = config.daemon.metrics_address.map(admin::bind).transpose()?;
+        let log = AccessLog::open(&config.access_log)?;
+        let kernel = kernel::start(&config.kernel, &addresses)?;
+        if let Some(user) = user {
+            kernel.hand_to(user.uid, user.gid)?;
+            user.become_it()?;
+            tracing::info!("running as {}", user.name);
+        }
+        Ok(Self { config, sockets, control, admin, log, kernel })
+    }
+
+    fn live(self) -> Result<(), RunError> {
+        let Self { config, sockets, control, admin, log, kernel } = self;
+        let device = Arc::new(device(&config, kernel));
+        let (phase, follow) = watch::channel(Phase::Running);
+        let admission = Admission::new(&config.limits);
+        let mut workers = Vec::with_capacity(sockets.len());
+        for (worker, sockets) in sockets.into_iter().enumerate() {
+            let counters = Arc::clone(&device.counters[worker]);
+            workers.push(event_loop::start(Plan {
+                worker,
+                config: Arc::clone(&config),
+                upstreams: device.upstreams.clone(),
+                log: log.writer(Arc::clone(&counters)),
+                counters,
+                memory: Arc::clone(&device.memory),
+                roll: Arc::clone(&device.rolls[worker]),
+                admission: Arc::clone(&admission),
+                sockets,
+                phase: follow.clone(),
+            })?);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let attendance = Attendance { device, phase, log, workers };
+        let result = runtime.block_on(attendance.attend(control, admin));
+        // Probes and answers under way end here; the sockets and pins go with their owners.
+        runtime.shutdown_background();
+        result
+    }
+}
+
+fn device(config: &Arc<Config>, kernel: KernelPart) -> Running {
+    let workers = config.daemon.workers;
+    let seed = u64::from(std::process::id());
+    let upstreams = config.upstreams.iter().map(|upstream| {
+        SharedUpstream::new(&Settings { upstream, server_keep_alive: config.timeouts.server_keep_alive, seed })
+    });
+    Running {
+        config: Arc::clone(config),
+        counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
+        rolls: (0..workers).map(|_| Arc::new(Roll::default())).collect(),
+        upstreams: upstreams.collect(),
+        memory: Memory::new(config.buffer.memory),
+        kernel: Mutex::new(kernel),
+        started: Instant::now(),
+        draining: AtomicBool::new(false),
+    }
+}
+
+/// The main thread's work while the device runs.
+struct Attendance {
+    device: Arc<Running>,
+    phase: watch::Sender<Phase>,
+    log: AccessLog,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Attendance {
+    async fn attend(self, control: ControlSocket, admin: Option<TcpListener>) -> Result<(), RunError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let hangup = signal(SignalKind::hangup())?;
+        let device: Arc<dyn Device> = Arc::clone(&self.device) as Arc<dyn Device>;
+        let answering = tokio::spawn(control::serve(control, Arc::clone(&device)));
+        if let Some(admin) = admin {
+            tokio::spawn(async move {
+                if let Err(error) = admin::serve(admin, device).await {
+                    tracing::error!("{error}");
+                }
+            });
+        }
+        for upstream in &self.device.upstreams {
+            tokio::spawn(health::probe(Arc::clone(upstream), Arc::clone(&self.device.config)));
+        }
+        notify::ready();
+        tokio::select! {
+            () = self.keep(hangup) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        notify::stopping();
+        self.device.draining.store(true, Ordering::Relaxed);
+        let grace = self.device.config.daemon.shutdown_grace;
+        tracing::info!("draining for at most {} s; a second signal ends at once", grace.as_secs());
+        // A receiver is gone only where its worker is.
+        self.phase.send_replace(Phase::Draining);
+        tokio::select! {
+            () = self.workers_ended() => {}
+            () = tokio::time::sleep(grace) => tracing::warn!("the grace is over; closing what is still open"),
+            _ = terminate.recv() => tracing::warn!("closing what is still open"),
+            _ = interrupt.recv() => tracing::warn!("closing what is still open"),
+        }
+        self.phase.send_replace(Phase::Stopped);
+        self.workers_ended().await;
+        answering.abort();
+        tracing::info!("ended");
+        Ok(())
+    }
+
+    /// Reopens the access log at SIGHUP and tells systemd that the device is alive; never returns.
+    async fn keep(&self, mut hangup: Signal) {
+        let mut watchdog = notify::watchdog_interval().map(tokio::time::interval);
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => match self.log.reopen() {
+                    Ok(()) => tracing::info!("SIGHUP: access log reopened"),
+                    Err(error) => tracing::error!("{error}"),
+                },
+                () = tick(&mut watchdog) => notify::watchdog(),
+            }
+        }
+    }
+
+    async fn workers_ended(&self) {
+        while !self.workers.iter().all(JoinHandle::is_finished) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
