@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +53,16 @@ pub fn bind(path: &Path) -> Result<ControlSocket, ControlError> {
 }
 
 impl ControlSocket {
+    /// Gives the socket to the user that the daemon is about to become.
+    ///
+    /// # Errors
+    ///
+    /// When this process may not give files away.
+    pub fn hand_to(&self, user: u32, group: u32) -> Result<(), ControlError> {
+        let path = self.path();
+        chown(path, Some(user), Some(group)).map_err(|source| ControlError::Bind { path: path.to_owned(), source })
+    }
+
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.file.path

@@ -20,6 +20,7 @@ use rustix::fs::{
     unlinkat,
 };
 use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
 
 use super::error::KernelError;
 
@@ -149,13 +150,20 @@ impl Drop for PinDir {
     }
 }
 
-/// The nearest directory above `path` that is there must be on a BPF file system, or nothing below it is.
+/// The nearest directory above `path` that is there must be on a BPF file system, or nothing below it is. Where the
+/// usual one is not mounted (a container, a small init), it is, as bpftool and ip do as well.
 fn require_bpffs(path: &Path) -> Result<(), KernelError> {
-    let existing = path.ancestors().find(|ancestor| ancestor.is_dir());
-    if existing.is_some_and(is_bpffs) {
+    let is_on_bpffs = || path.ancestors().find(|ancestor| ancestor.is_dir()).is_some_and(is_bpffs);
+    if is_on_bpffs() {
         return Ok(());
     }
     let usual = Path::new(USUAL_MOUNT_POINT);
+    if path.starts_with(usual) && mount("bpf", usual, "bpf", MountFlags::empty(), Some(c"mode=0755")).is_ok() {
+        tracing::info!("mounted the BPF file system at {USUAL_MOUNT_POINT}");
+        if is_on_bpffs() {
+            return Ok(());
+        }
+    }
     let mount_point = if path.starts_with(usual) { usual } else { path.parent().unwrap_or(path) };
     Err(KernelError::NotBpffs { path: path.to_owned(), mount_point: mount_point.to_owned() })
 }

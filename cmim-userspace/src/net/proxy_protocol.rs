@@ -6,8 +6,8 @@
 //! `accept_proxy_protocol` says so, and where it does, a connection without a header is an error and never a connection
 //! like any other, because the client could otherwise leave it out, or write one itself.
 //!
-//! An IPv4 address that comes as an IPv4-mapped IPv6 one is IPv4 again after [`parse`], so that lists of networks, limits
-//! and logs meet one form of each client.
+//! An IPv4 address that comes as an IPv4-mapped IPv6 one is IPv4 again after [`parse`], so that lists of networks,
+//! limits and logs meet one form of each client.
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -62,8 +62,8 @@ pub enum Addresses {
     },
 }
 
-/// Why a connection does not begin with a valid header. The connection has to be closed, with nothing sent: what follows
-/// cannot be told from the header.
+/// Why a connection does not begin with a valid header. The connection has to be closed, with nothing sent: what
+/// follows cannot be told from the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyProtocolError {
     #[error("the connection does not begin with a PROXY protocol header")]
@@ -297,8 +297,8 @@ impl Ends {
     }
 }
 
-/// An IPv6 address without the dotted form of a mapped one: section 2.1 knows only groups of hexadecimal digits, and not
-/// every reader is as lenient as inet_pton(3).
+/// An IPv6 address without the dotted form of a mapped one: section 2.1 knows only groups of hexadecimal digits, and
+/// not every reader is as lenient as inet_pton(3).
 #[derive(Debug, Clone, Copy)]
 struct Hexadecimal(Ipv6Addr);
 
@@ -508,8 +508,8 @@ mod tests {
             }
         }
 
-        /// Beginnings that get past the first checks, with anything behind them: no panic, and more bytes never change an
-        /// answer once it was given.
+        /// Beginnings that get past the first checks, with anything behind them: no panic, and more bytes never change
+        /// an answer once it was given.
         #[test]
         fn an_answer_is_the_same_however_the_bytes_arrive(
             opening in prop::sample::select(vec![

@@ -1,5 +1,5 @@
-//! Which server a hash belongs to: a weighted Maglev lookup table (Eisenbud et al., "Maglev: A Fast and Reliable Software
-//! Network Load Balancer", NSDI 2016, section 3.4).
+//! Which server a hash belongs to: a weighted Maglev lookup table (Eisenbud et al., "Maglev: A Fast and Reliable
+//! Software Network Load Balancer", NSDI 2016, section 3.4).
 //!
 //! Owns the table and how it is filled. It must not know health, load or limits: [`super::balance`] says which servers
 //! are in the table and which of them may be picked now.
@@ -70,8 +70,8 @@ impl fmt::Debug for Maglev {
     }
 }
 
-/// Slots for servers of these weights. Has to be told of all servers of an upstream, also of those that take no work now,
-/// because a size that changed with a server that left would move all hashes and not only its own.
+/// Slots for servers of these weights. Has to be told of all servers of an upstream, also of those that take no work
+/// now, because a size that changed with a server that left would move all hashes and not only its own.
 pub(super) fn table_size(weights: impl Iterator<Item = u32>) -> usize {
     let (mut total, mut lightest) = (0_usize, u32::MAX);
     for weight in weights.map(|weight| weight.max(1)) {
@@ -98,9 +98,9 @@ pub(super) fn mix(mut value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// The servers take turns; at its turn each takes the slot that it likes best among those still free. A server of weight
-/// w has its turns every 1/w of the time, so that a change of one server's weight leaves the turns of the others among
-/// each other as they were. All have their first turn at once: each gets a slot as long as there are enough.
+/// The servers take turns; at its turn each takes the slot that it likes best among those still free. A server of
+/// weight w has its turns every 1/w of the time, so that a change of one server's weight leaves the turns of the others
+/// among each other as they were. All have their first turn at once: each gets a slot as long as there are enough.
 fn fill(members: &[Member], size: usize) -> Box<[u32]> {
     const FREE: u32 = u32::MAX;
     if members.is_empty() {
@@ -219,8 +219,8 @@ mod tests {
         }
     }
 
-    /// Paper, section 5.3: a table of this size moves a little more than it has to. With at least 100 slots a server the
-    /// excess stays below this part of all hashes.
+    /// Paper, section 5.3: a table of this size moves a little more than it has to. With at least 100 slots a server
+    /// the excess stays below this part of all hashes.
     const EXCESS: f64 = 0.04;
 
     #[test]

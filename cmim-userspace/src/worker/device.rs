@@ -2,6 +2,7 @@
 
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -25,7 +26,7 @@ pub(super) struct Running {
     pub memory: Arc<Memory>,
     pub kernel: Mutex<KernelPart>,
     pub started: Instant,
-    pub draining: std::sync::atomic::AtomicBool,
+    pub draining: AtomicBool,
 }
 
 impl Device for Running {
@@ -37,6 +38,7 @@ impl Device for Running {
             uptime_seconds: self.started.elapsed().as_secs(),
             workers: self.counters.len(),
             kernel: self.kernel.lock().report(),
+            draining: self.draining.load(Ordering::Relaxed),
             ..Status::default()
         };
         self.totals().fill(&mut status);

@@ -100,6 +100,7 @@ impl Prepared {
         let kernel = kernel::start(&config.kernel, &addresses)?;
         if let Some(user) = user {
             kernel.hand_to(user.uid, user.gid)?;
+            control.hand_to(user.uid, user.gid)?;
             user.become_it()?;
             tracing::info!("running as {}", user.name);
         }
@@ -173,6 +174,13 @@ impl Attendance {
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(admin, device).await {
                     tracing::error!("{error}");
+                }
+            });
+        }
+        if let Some(log) = self.device.kernel.lock().take_log() {
+            tokio::spawn(async move {
+                if let Err(error) = log.forward().await {
+                    tracing::warn!("the BPF programs' log ended: {error}");
                 }
             });
         }
