@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::CliError;
 use crate::config;
-use crate::control::message::{Answer, Connection, Request, Server, Status};
+use crate::control::message::{Answer, Connection, Job, Queue, Request, Server, Status};
 use crate::control::{ControlError, ask};
 
 /// The daemon behind one control socket.
@@ -36,6 +36,28 @@ impl Daemon {
     pub(super) fn servers(&self) -> Result<Vec<Server>, CliError> {
         match self.ask(&Request::Servers)? {
             Answer::Servers(servers) => Ok(servers),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    pub(super) fn jobs(&self) -> Result<Vec<Job>, CliError> {
+        match self.ask(&Request::Jobs)? {
+            Answer::Jobs(jobs) => Ok(jobs),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    /// Stops a job; the daemon's line that says so.
+    pub(super) fn cancel_job(&self, id: &str) -> Result<String, CliError> {
+        match self.ask(&Request::JobCancel { id: id.to_owned() })? {
+            Answer::Changed(done) => Ok(done),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    pub(super) fn queues(&self) -> Result<Vec<Queue>, CliError> {
+        match self.ask(&Request::Queues)? {
+            Answer::Queues(queues) => Ok(queues),
             _ => Err(CliError::WrongAnswer),
         }
     }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use super::ask::Daemon;
-use super::{CliError, Screen, check, completions, config, connections, doctor, man, run, servers, status};
+use super::{
+    CliError, Screen, check, completions, config, connections, doctor, jobs, man, queues, run, servers, status,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,6 +52,10 @@ pub enum Command {
     Connections(connections::Args),
     /// List the servers and their pools
     Servers(servers::Args),
+    /// List the requests in the device, or stop one
+    Jobs(jobs::Args),
+    /// List the queues by upstream
+    Queues(queues::Args),
     /// Say what this kernel and user allow, and the way out where something is missing
     Doctor(doctor::Args),
     /// Print the completions for a shell
@@ -75,6 +81,8 @@ impl Cli {
             Command::Status(args) => status::execute(&args, &daemon(), screen),
             Command::Connections(args) => connections::execute(&args, &daemon(), screen),
             Command::Servers(args) => servers::execute(&args, &daemon(), screen),
+            Command::Jobs(args) => jobs::execute(&args, &daemon(), screen),
+            Command::Queues(args) => queues::execute(&args, &daemon(), screen),
             Command::Doctor(args) => doctor::execute(&args, screen),
             Command::Completions(args) => completions::execute(&args, screen),
             Command::Man(args) => man::execute(&args, screen),
@@ -129,7 +137,19 @@ mod tests {
     fn help_fits_eighty_columns() {
         let mut command = Cli::command().term_width(80);
         command.build();
-        for name in ["run", "check", "config", "status", "connections", "servers", "doctor", "completions", "man"] {
+        for name in [
+            "run",
+            "check",
+            "config",
+            "status",
+            "connections",
+            "servers",
+            "jobs",
+            "queues",
+            "doctor",
+            "completions",
+            "man",
+        ] {
             let command = command.find_subcommand_mut(name).expect("a command");
             let help = command.render_long_help().to_string();
             for line in help.lines() {

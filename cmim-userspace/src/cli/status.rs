@@ -241,7 +241,7 @@ mod tests {
                 trailers_dropped_total: 0,
             },
             stacked: Stacked { noticed_total: 40, distributed_total: 38, in_flight: 2 },
-            jobs: Jobs { active: 3, queued: 0, done_total: 24_409 },
+            jobs: Jobs { active: 3, queued: 0, done_total: 24_409, failed_total: 0, cancelled_total: 0 },
             buffers: Buffers {
                 memory: BufferTier {
                     used: 84_000_000,

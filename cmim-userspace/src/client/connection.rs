@@ -1,21 +1,21 @@
 //! The loop of one client connection: heads in, exchanges started and ended, the connection's own clocks.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
 use super::close::Ending;
+use super::departure::Departure;
 use super::log;
-use super::route::route;
+use super::request::{self, Admitted, Ended, Parsed};
 use super::running::Running;
 use crate::config::model::Listener;
-use crate::exchange::{self, Job, Link, Outcome, Refusal, Site, Timer, Trail};
-use crate::h1::{Limits, Method, RequestContent, RequestError, RequestHead, RequestParser, head_has_begun};
+use crate::exchange::{Link, Outcome, Site, Timer, Trail};
+use crate::h1::{Limits, RequestError, RequestHead, RequestParser, Version, head_has_begun};
 use crate::observe::roll::Doing;
 use crate::stack::{Order, Seq, Turn};
 
-/// A client that has sent requests whose replies are under way.
+/// A client connection and the requests of it that are in the device.
 pub(super) struct Connection<'a> {
     site: &'a Site,
     link: &'a Link,
@@ -30,6 +30,9 @@ pub(super) struct Connection<'a> {
     /// When the first byte of the head that is being read came.
     head_since: Option<Instant>,
     idle_since: Instant,
+    /// The version of the request that was read last.
+    version: Version,
+    departure: Departure,
     timer: Timer,
 }
 
@@ -41,26 +44,12 @@ enum Heads {
     Over,
 }
 
-/// What was read in a request's place.
-enum Parsed {
-    Job(Box<Job>),
-    Refused(Box<Refused>),
-}
-
-/// A request that is refused without a server.
-struct Refused {
-    /// `None`: it could not be parsed.
-    head: Option<Box<RequestHead>>,
-    refusal: Refusal,
-    trail: Trail,
-}
-
-/// A request that has run to its end.
-struct Ended {
-    seq: Seq,
-    outcome: Outcome,
-    trail: Trail,
-    head: Option<(Box<RequestHead>, String)>,
+/// The connection's own clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clock {
+    Head,
+    Idle,
+    Departure,
 }
 
 impl<'a> Connection<'a> {
@@ -83,6 +72,8 @@ impl<'a> Connection<'a> {
             running: Running::new(),
             head_since: None,
             idle_since: Instant::now(),
+            version: Version::Http11,
+            departure: Departure::default(),
             timer: Timer::default(),
         }
     }
@@ -95,12 +86,18 @@ impl<'a> Connection<'a> {
     /// Drives the connection to its end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         loop {
+            if let Some(ending) = self.heed_operator() {
+                return Poll::Ready(ending);
+            }
             self.read_heads();
             self.start();
             if let Poll::Ready(ended) = self.running.poll_next(cx) {
                 if let Some(ending) = self.end(&ended) {
                     return Poll::Ready(ending);
                 }
+                continue;
+            }
+            if self.note_whole() {
                 continue;
             }
             if self.reads_ahead() {
@@ -114,7 +111,7 @@ impl<'a> Connection<'a> {
             if self.order.is_empty() && (self.heads == Heads::Over || self.is_drained()) {
                 return Poll::Ready(Ending::Orderly);
             }
-            match self.poll_timer(cx) {
+            match self.poll_clocks(cx) {
                 Poll::Ready(Some(ending)) => return Poll::Ready(ending),
                 Poll::Ready(None) => {}
                 Poll::Pending => return Poll::Pending,
@@ -134,7 +131,7 @@ impl<'a> Connection<'a> {
     /// Takes the heads that are there already, up to the depth.
     fn read_heads(&mut self) {
         while self.reads_ahead() {
-            let parsed = self.link.with_input(|input| {
+            let parsed: Result<_, RequestError> = self.link.with_input(|input| {
                 if input.is_empty() {
                     return Ok(None);
                 }
@@ -147,7 +144,8 @@ impl<'a> Connection<'a> {
             match parsed {
                 Ok(Some(head)) => self.accept(head),
                 Ok(None) => break,
-                Err(error) => self.refuse_bytes(&error),
+                // What was read is no request: the valid ones before it are answered first.
+                Err(error) => self.refuse_bytes(error.status(), error.to_string()),
             }
         }
     }
@@ -155,38 +153,34 @@ impl<'a> Connection<'a> {
     /// A whole head was read.
     fn accept(&mut self, head: RequestHead) {
         let trail = self.arrived();
+        self.version = head.version;
+        let takes_input = request::takes_input(&head);
         if !head.persistent {
             self.heads = Heads::Over;
         }
-        if let Some(reason) = self.forbidden(&head) {
-            let has_content = head.content != RequestContent::None;
-            if has_content {
-                self.heads = Heads::Over;
-            }
-            let keep = head.persistent && !has_content;
-            self.push_refusal(Some(Box::new(head)), 405, reason.to_owned(), keep, trail);
-            return;
-        }
-        let Some(upstream) = self.site.upstream(route(self.listener, &head)) else {
-            self.push_refusal(Some(Box::new(head)), 503, "the route leads nowhere".to_owned(), false, trail);
-            return;
-        };
-        let upstream = Arc::clone(upstream);
-        // What follows such a head on the connection is its content, or no HTTP at all.
-        let takes_input =
-            head.content != RequestContent::None || head.upgrade.is_some() || head.method == Method::Connect;
         let turn = if head.method.is_safe() && !takes_input { Turn::Free } else { Turn::Barrier };
         let seq = self.order.arrived(turn);
-        if takes_input {
-            self.link.give_input_to(seq);
-        }
-        self.waiting.push_back(Parsed::Job(Box::new(Job { seq, head, upstream, trail })));
+        let parsed = match request::admit(self.site, self.link, self.listener, seq, head, trail) {
+            Admitted::Job(job) => {
+                // What follows such a head on the connection is its content, or no HTTP at all.
+                if takes_input {
+                    self.link.give_input_to(seq);
+                }
+                Parsed::Job(job)
+            }
+            Admitted::Refused(refused) => {
+                if !refused.refusal.keep {
+                    self.heads = Heads::Over;
+                }
+                Parsed::Refused(refused)
+            }
+        };
+        self.waiting.push_back(parsed);
     }
 
     /// Counts a request that was read, and begins its notes.
     fn arrived(&mut self) -> Trail {
         let stacked = self.order.len() + 1;
-        self.site.counters.requests.add(1);
         self.link.record.request(stacked);
         let now = Instant::now();
         let began = self.head_since.take().unwrap_or(now);
@@ -194,71 +188,60 @@ impl<'a> Connection<'a> {
         trail.stacked = stacked as u32;
         if stacked > 1 {
             self.site.counters.stacked_noticed.add(1);
+            self.site.counters.stacked_in_flight.inc();
         }
         trail
     }
 
-    /// Methods that the device does not let through (SPEC section 4).
-    fn forbidden(&self, head: &RequestHead) -> Option<&'static str> {
-        match head.method {
-            Method::Trace => Some("TRACE is not allowed"),
-            Method::Connect if !self.listener.allow_connect => Some("CONNECT is not allowed on this listener"),
-            _ => None,
-        }
-    }
-
-    /// What was read is no request: the valid ones before it are answered first.
-    fn refuse_bytes(&mut self, error: &RequestError) {
+    /// Refuses what cannot be read as a request; nothing behind it can be either.
+    fn refuse_bytes(&mut self, status: u16, reason: String) {
         let trail = self.arrived();
         self.heads = Heads::Over;
-        self.push_refusal(None, error.status(), error.to_string(), false, trail);
-    }
-
-    fn push_refusal(&mut self, head: Option<Box<RequestHead>>, status: u16, reason: String, keep: bool, trail: Trail) {
         let seq = self.order.arrived(Turn::Free);
-        let head_request = head.as_ref().is_some_and(|head| head.method == Method::Head);
-        let refusal = Refusal { seq, status, reason, keep, head_request, retry_after: None };
-        self.waiting.push_back(Parsed::Refused(Box::new(Refused { head, refusal, trail })));
+        self.waiting.push_back(Parsed::Refused(request::unreadable(self.site, self.link, seq, status, reason, trail)));
     }
 
     /// Starts what may start.
     fn start(&mut self) {
-        while self.order.start_next().is_some() {
+        while let Some(seq) = self.order.start_next() {
             let (site, link) = (self.site, self.link);
-            site.counters.jobs_active.inc();
-            if self.order.len() > 1 {
-                link.record.stacked(self.order.len());
-            }
+            link.record.stacked(self.order.len());
             link.record.doing(Doing::Waiting);
             match self.waiting.pop_front() {
-                Some(Parsed::Job(job)) => self.running.push(async move {
-                    let seq = job.seq;
-                    let (outcome, job) = exchange::run(site, link, job).await;
-                    let upstream = job.upstream.model.name.clone();
-                    let Job { head, trail, .. } = *job;
-                    Ended { seq, outcome, trail, head: Some((Box::new(head), upstream)) }
-                }),
-                Some(Parsed::Refused(refused)) => self.running.push(async move {
-                    let Refused { head, refusal, mut trail } = *refused;
-                    let outcome = exchange::refuse(site, link, &refusal, &mut trail).await;
-                    trail.reason = Some(refusal.reason);
-                    Ended { seq: refusal.seq, outcome, trail, head: head.map(|head| (head, String::new())) }
-                }),
+                Some(Parsed::Job(job)) => self.running.push(seq, request::run(site, link, job)),
+                Some(Parsed::Refused(refused)) => {
+                    // A reply of the device's own making has nobody to wait for.
+                    self.order.whole(seq);
+                    self.running.push(seq, request::refuse(site, link, refused));
+                }
                 None => debug_assert!(false, "the order knows a request that was not read"),
             }
         }
     }
 
+    /// Tells the order which replies have become whole; true: there was one.
+    fn note_whole(&mut self) -> bool {
+        let whole = self.link.take_whole();
+        for &seq in &whole {
+            self.order.whole(seq);
+        }
+        // Only a barrier waits for that.
+        !whole.is_empty() && !self.waiting.is_empty()
+    }
+
     /// A request has run to its end; `Some`: and so has the connection.
     fn end(&mut self, ended: &Ended) -> Option<Ending> {
-        self.site.counters.jobs_active.dec();
-        let head = ended.head.as_ref().map(|(head, upstream)| (&**head, upstream.as_str()));
+        let head = ended.head.as_ref().map(|(head, upstream)| (&**head, &**upstream));
         log::finished(self.site, self.link, self.listener, head, &ended.trail);
+        if ended.trail.stacked > 1 {
+            self.site.counters.stacked_in_flight.dec();
+        }
         match ended.outcome {
             Outcome::Close => return Some(Ending::Orderly),
             Outcome::Reset => return Some(Ending::Reset),
             Outcome::Keep => {}
         }
+        self.note_whole();
         self.order.whole(ended.seq);
         self.order.sent();
         self.link.set_due(self.order.due());
@@ -270,34 +253,75 @@ impl<'a> Connection<'a> {
         None
     }
 
-    /// `Ready(None)`: a clock ran out and the loop has something to do.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ending>> {
-        let timeouts = &self.site.config.timeouts;
-        let (deadline, in_head) = match self.head_since {
-            Some(since) if self.heads == Heads::Open => (since + timeouts.client_head, true),
-            _ if self.order.is_empty() => (self.idle_since + timeouts.client_idle, false),
-            // Requests under way have clocks of their own.
-            _ => return Poll::Pending,
+    /// Stops the jobs that the operator wants stopped.
+    fn heed_operator(&mut self) -> Option<Ending> {
+        for seq in self.link.record.take_word() {
+            if self.link.is_due(seq) && self.link.reply_has_begun() {
+                // Half a reply cannot be taken back.
+                return Some(Ending::Reset);
+            }
+            self.stop(seq);
+        }
+        None
+    }
+
+    fn stop(&mut self, seq: Seq) {
+        let keep = self.link.heads_are_next() || !self.link.input_belongs_to(seq);
+        let refused = |trail| request::stopped(seq, keep, trail);
+        let Some(at) = self.waiting.iter().position(|parsed| parsed.seq() == seq) else {
+            if self.running.cancel(seq) {
+                let now = Instant::now();
+                let refused = refused(Trail::new(SystemTime::now(), now));
+                self.running.push(seq, request::refuse(self.site, self.link, refused));
+            }
+            return;
         };
+        if let Some(parsed) = self.waiting.get_mut(at) {
+            *parsed = Parsed::Refused(refused(Trail::new(SystemTime::now(), Instant::now())));
+        }
+    }
+
+    /// `Ready(None)`: a clock ran out and the loop has something to do.
+    fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ending>> {
+        if self.link.has_ended() && !self.order.is_empty() {
+            self.departure.suspect(Instant::now());
+        }
+        let Some((deadline, clock)) = self.next_clock() else { return Poll::Pending };
         if self.timer.poll_until(cx, deadline).is_pending() {
             return Poll::Pending;
         }
-        if !in_head {
-            return Poll::Ready(Some(Ending::Idle));
+        match clock {
+            Clock::Idle => Poll::Ready(Some(Ending::Idle)),
+            Clock::Head => {
+                self.refuse_bytes(408, "the request head did not come whole within client_head".to_owned());
+                Poll::Ready(None)
+            }
+            Clock::Departure => {
+                let may_probe = self.version == Version::Http11 && !self.link.reply_has_begun();
+                let gone = self.departure.check(cx, self.link, may_probe, Instant::now());
+                Poll::Ready(gone.then_some(Ending::Gone))
+            }
         }
-        let trail = self.arrived();
-        self.heads = Heads::Over;
-        self.push_refusal(None, 408, "the request head did not come whole within client_head".to_owned(), false, trail);
-        Poll::Ready(None)
+    }
+
+    fn next_clock(&self) -> Option<(Instant, Clock)> {
+        let timeouts = &self.site.config.timeouts;
+        let head = self.head_since.filter(|_| self.heads == Heads::Open);
+        let head = head.map(|since| (since + timeouts.client_head, Clock::Head));
+        let idle =
+            (self.order.is_empty() && head.is_none()).then(|| (self.idle_since + timeouts.client_idle, Clock::Idle));
+        // Requests under way have clocks of their own; only a client that may have left is watched beside them.
+        let departure = self.departure.deadline().filter(|_| !self.order.is_empty());
+        let departure = departure.map(|deadline| (deadline, Clock::Departure));
+        [head, idle, departure].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
     }
 }
 
 impl Drop for Connection<'_> {
-    /// Jobs that are cut off with their connection end here; their exchanges are dropped with `running`.
+    /// The jobs of a connection that ends early are cancelled with it; what is counted beside them ends here.
     fn drop(&mut self) {
-        let unstarted = self.waiting.len();
-        for _ in unstarted..self.order.len() {
-            self.site.counters.jobs_active.dec();
+        for _ in 1..self.order.len() {
+            self.site.counters.stacked_in_flight.dec();
         }
     }
 }

@@ -6,9 +6,14 @@ use crate::h1::{Known, RequestHead, Version};
 use crate::observe::access_log::Entry;
 
 /// Counts a request that has ended and logs it. `head`: `None` where it could not be parsed.
-pub(super) fn finished(site: &Site, link: &Link, listener: &Listener, head: Option<(&RequestHead, &str)>, trail: &Trail) {
+pub(super) fn finished(
+    site: &Site,
+    link: &Link,
+    listener: &Listener,
+    head: Option<(&RequestHead, &str)>,
+    trail: &Trail,
+) {
     let duration = trail.began.elapsed();
-    site.counters.jobs_done.add(1);
     site.counters.request_duration.observe(duration);
     if !site.log.enabled() {
         return;

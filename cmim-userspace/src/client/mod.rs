@@ -6,7 +6,9 @@
 mod arrival;
 mod close;
 mod connection;
+mod departure;
 mod log;
+mod request;
 mod route;
 mod running;
 mod serve;

@@ -29,7 +29,13 @@ pub async fn serve(site: Rc<Site>, listener: Arc<Listener>, name: Arc<str>, roll
         let mut connection = Connection::new(&site, &link, &listener);
         let mut drained = pin!(site.drain.begun());
         let mut drain_seen = false;
+        let mut listed = false;
         poll_fn(|cx| {
+            if !listed {
+                // A task's waker stays the same.
+                link.record.woken_by(cx.waker());
+                listed = true;
+            }
             let polled = connection.poll(cx);
             // Idle connections are told of a shutdown; busy ones look for themselves when they are done.
             if polled.is_pending() && !drain_seen && connection.is_idle() && drained.as_mut().poll(cx).is_ready() {

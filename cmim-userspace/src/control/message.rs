@@ -12,6 +12,12 @@ pub enum Request {
     Status,
     Connections,
     Servers,
+    Jobs,
+    /// `id` as [`Job::id`] has it.
+    JobCancel {
+        id: String,
+    },
+    Queues,
     ConfigShow,
 }
 
@@ -22,6 +28,10 @@ pub enum Answer {
     Status(Box<Status>),
     Connections(Vec<Connection>),
     Servers(Vec<Server>),
+    Jobs(Vec<Job>),
+    Queues(Vec<Queue>),
+    /// A change was made; one line that says which.
+    Changed(String),
     /// The effective configuration, as TOML.
     ConfigShow(String),
     /// The request was understood and refused, or not understood; one line with the way out.
@@ -87,7 +97,14 @@ pub struct Stacked {
 pub struct Jobs {
     pub active: u64,
     pub queued: u64,
+    /// However they ended: `requests_total` = `active` + `queued` + `done_total` at every instant.
     pub done_total: u64,
+    /// Of these, ended with a reply of the device's own making or a cut one.
+    #[serde(default)]
+    pub failed_total: u64,
+    /// Of these, ended because the client left or the operator stopped them.
+    #[serde(default)]
+    pub cancelled_total: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,4 +190,37 @@ pub struct Connection {
     pub bytes_out: u64,
     /// "idle", "reading", "waiting", "replying", "tunnel", "closing".
     pub state: String,
+}
+
+/// A request in the device.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// The connection's number and the request's number on it: "17.3".
+    pub id: String,
+    pub client: String,
+    /// Empty where the request could not be parsed; so is `target`.
+    pub method: String,
+    pub target: String,
+    /// "received", "queued", "dispatched", "replying".
+    pub state: String,
+    /// Empty before it has one.
+    pub server: String,
+    pub age_seconds: f64,
+    /// Content bytes of its reply that are in the device or went through it.
+    pub bytes: u64,
+    /// The tier in which its reply waits: "memory", "flash", "disk", or "" while none of it does.
+    pub tier: String,
+}
+
+/// The queue of one upstream.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    pub upstream: String,
+    /// Requests that wait for a server with room.
+    pub waiting: u64,
+    /// How long the one that has waited longest has, in seconds; 0 where none waits.
+    pub oldest_seconds: f64,
+    pub limit: u64,
+    /// Requests refused because the queue was full.
+    pub refused_total: u64,
 }

@@ -189,6 +189,12 @@ fn answer(line: &[u8], device: &dyn Device) -> Answer {
         Ok(Request::Status) => Answer::Status(Box::new(device.status())),
         Ok(Request::Connections) => Answer::Connections(device.connections()),
         Ok(Request::Servers) => Answer::Servers(device.servers()),
+        Ok(Request::Jobs) => Answer::Jobs(device.jobs()),
+        Ok(Request::JobCancel { id }) if device.cancel_job(&id) => Answer::Changed(format!("job {id} is stopped")),
+        Ok(Request::JobCancel { id }) => {
+            Answer::Refused(format!("no job {id} is in the device (`cmim jobs` lists those that are)"))
+        }
+        Ok(Request::Queues) => Answer::Queues(device.queues()),
         Ok(Request::ConfigShow) => Answer::ConfigShow(device.config_toml()),
         Err(error) => Answer::Refused(format!(
             "this daemon (cmim {}) does not understand the request: {error}",
@@ -211,7 +217,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::control::client::ask;
-    use crate::control::message::{Connection, Server, Status};
+    use crate::control::message::{Connection, Job, Queue, Server, Status};
     use crate::observe::counters::Totals;
 
     /// A device with one figure in each answer.
@@ -235,6 +241,18 @@ pub(crate) mod tests {
 
         fn servers(&self) -> Vec<Server> {
             vec![Server { upstream: "app".to_owned(), ..Server::default() }]
+        }
+
+        fn jobs(&self) -> Vec<Job> {
+            vec![Job { id: "7.0".to_owned(), ..Job::default() }]
+        }
+
+        fn cancel_job(&self, id: &str) -> bool {
+            id == "7.0"
+        }
+
+        fn queues(&self) -> Vec<Queue> {
+            vec![Queue { upstream: "app".to_owned(), ..Queue::default() }]
         }
 
         fn config_toml(&self) -> String {

@@ -19,6 +19,7 @@ use super::upstream::Place;
 use crate::buffer::Held;
 use crate::config::model::{Balance, HashOn, RequestBuffering, SendProxyProtocol};
 use crate::h1::{Forwarding, Known, Limits, ReplyHead, ReplyParser, Version, encode};
+use crate::job::State;
 use crate::net::{self, proxy_protocol};
 use crate::upstream::{Ask, ServerId};
 
@@ -36,7 +37,12 @@ pub(super) struct Answered {
 }
 
 /// Sends the request until a server answers it or nothing more may be tried.
-pub(super) async fn reply_head(site: &Site, link: &Link, job: &mut Job, gathered: &mut Gathered) -> Result<Answered, Failure> {
+pub(super) async fn reply_head(
+    site: &Site,
+    link: &Link,
+    job: &mut Job,
+    gathered: &mut Gathered,
+) -> Result<Answered, Failure> {
     let mut tried = Tried::default();
     loop {
         match attempt(site, link, job, gathered, &tried).await {
@@ -113,6 +119,7 @@ async fn attempt(
     tried: &Tried,
 ) -> Result<Answered, Missed> {
     let no_server = |failure| Missed { failure, server: None, reused: false };
+    // Alone, the plain case, costs no allocation: an empty vector has none.
     let working = if link.is_alone() { Vec::new() } else { link.working() };
     let ask = Ask {
         client: link.id,
@@ -123,10 +130,15 @@ async fn attempt(
         fresh: tried.fresh,
     };
     let asked = Instant::now();
-    let place = job.upstream.acquire(&ask, site).await.map_err(no_server)?;
+    let place = job.upstream.acquire(&ask, &mut job.progress).await.map_err(no_server)?;
     let server = place.lease.server();
     let _working = link.works(server);
+    job.progress.to(State::Dispatched);
+    job.progress.goes_to(job.upstream.server_name(server));
     job.trail.server = Some(Arc::clone(job.upstream.server_name(server)));
+    if !working.is_empty() {
+        site.counters.stacked_distributed.add(1);
+    }
     let got_place = Instant::now();
     let missed = |failure, reused| Missed { failure, server: Some(server), reused };
     let mut connection = connection(site, link, job, place).await.map_err(|failure| missed(failure, false))?;

@@ -38,6 +38,8 @@ pub enum Failure {
     /// The request's own content is at fault, not a server.
     #[error("{0}")]
     Content(#[from] ContentFault),
+    #[error("the operator stopped the request")]
+    Cancelled,
     /// Nobody is there to be told.
     #[error("the client went away")]
     ClientGone,
@@ -59,7 +61,7 @@ impl Failure {
     /// The status of the reply that the device makes instead.
     pub fn status(&self) -> u16 {
         match self {
-            Self::QueueFull | Self::QueueTimeout => 503,
+            Self::QueueFull | Self::QueueTimeout | Self::Cancelled => 503,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::ServerIdle => 504,
             Self::Content(ContentFault::Chunk(error)) => error.status(),
             Self::Content(ContentFault::Idle) => 408,

@@ -16,6 +16,7 @@ use super::timer::Timer;
 use super::trail::{Handling, Trail};
 use super::upload::Gathered;
 use crate::h1::{self, Method, ReplyContent, ReplyDelimit, ReplyTo, local_reply};
+use crate::job::State;
 use crate::lane::copy;
 use crate::reply::{self, Plan};
 use crate::stack::Seq;
@@ -40,6 +41,7 @@ pub async fn run(site: &Site, link: &Link, mut job: Box<Job>) -> (Outcome, Box<J
             Outcome::Reset
         }
         Err(failure) => {
+            job.progress.to(State::Replying);
             // The rest of a content that was not read to its end would be taken for the next head.
             let keep = link.heads_are_next() && job.head.persistent && !site.drain.has_begun();
             job.trail.reason = Some(failure.to_string());
@@ -51,7 +53,11 @@ pub async fn run(site: &Site, link: &Link, mut job: Box<Job>) -> (Outcome, Box<J
                 head_request: job.head.method == Method::Head,
                 retry_after: failure.retry_after(),
             };
-            refuse(site, link, &refusal, &mut job.trail).await
+            let outcome = refuse(site, link, &refusal, &mut job.trail).await;
+            if outcome != Outcome::Reset {
+                job.progress.to(State::Failed);
+            }
+            outcome
         }
     };
     (outcome, job)
@@ -79,13 +85,18 @@ async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Fa
     lane.splices.add(1);
     lane.bytes.add(job.trail.bytes_out);
     match relayed {
-        Relayed::Whole { persist: true } => Ok(Outcome::Keep),
-        Relayed::Whole { persist: false } => Ok(Outcome::Close),
+        Relayed::Whole { persist } => {
+            job.progress.to(State::Done);
+            Ok(if persist { Outcome::Keep } else { Outcome::Close })
+        }
         Relayed::Unsent(failure) => {
             job.trail.bytes_out = 0;
             Err(failure)
         }
         Relayed::Cut(failure) => {
+            if !matches!(failure, Failure::ClientGone) {
+                job.progress.to(State::Failed);
+            }
             job.trail.reason = Some(failure.to_string());
             Ok(Outcome::Reset)
         }
@@ -101,6 +112,7 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
     let Answered { connection, head, early, .. } = answered;
     debug_assert_eq!(head.content, ReplyContent::None);
     job.trail.handling = Handling::Tunnel;
+    job.progress.to(State::Replying);
     let to = ReplyTo { client_version: job.head.version, persist: true };
     let head = site.buffers.written(|out| h1::encode::reply(&head, &to, ReplyDelimit::None, out));
     let pieces = early.pieces().cloned().chain([head]);
@@ -119,6 +131,7 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
     job.trail.bytes_in = carried.forth;
     job.trail.bytes_out = carried.back;
     lease.answered();
+    job.progress.to(State::Done);
     match result {
         Ok(()) => Ok(Outcome::Close),
         Err(error) => {
@@ -168,6 +181,7 @@ async fn send(site: &Site, link: &Link, seq: Seq, mut bytes: Bytes) -> Result<()
         while !bytes.is_empty() {
             match link.poll_write(cx, &[IoSlice::new(&bytes)]) {
                 Poll::Ready(Ok(count)) => {
+                    link.begin_reply();
                     bytes.advance(count);
                     progress = Some(Instant::now());
                 }

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::content::{Content, Piece};
 use super::failure::{ContentFault, Failure};
+use super::progress::Progress;
 use super::site::Site;
 use super::trail::Trail;
 use super::upstream::SharedUpstream;
@@ -26,6 +27,7 @@ pub struct Job {
     pub head: RequestHead,
     pub upstream: Arc<SharedUpstream>,
     pub trail: Trail,
+    pub progress: Progress,
 }
 
 /// A client connection before its first request.
@@ -56,6 +58,10 @@ pub struct Link {
     input: RefCell<Input>,
     due: Cell<Seq>,
     waiting: RefCell<Vec<(Seq, Waker)>>,
+    /// Requests whose replies have become whole since the connection's loop last looked.
+    whole: RefCell<Vec<Seq>>,
+    /// A byte of the due reply was sent.
+    begun: Cell<bool>,
     working: RefCell<Vec<ServerId>>,
     pub record: Arc<Record>,
 }
@@ -82,6 +88,8 @@ impl Link {
             input: RefCell::new(Input { buffer: read, ended: false, owner: None }),
             due: Cell::new(Seq(0)),
             waiting: RefCell::default(),
+            whole: RefCell::default(),
+            begun: Cell::new(false),
             working: RefCell::default(),
             record,
         }
@@ -111,10 +119,30 @@ impl Link {
     /// Says whose reply is due from now on.
     pub fn set_due(&self, seq: Seq) {
         self.due.set(seq);
+        self.begun.set(false);
         let mut waiting = self.waiting.borrow_mut();
         if let Some(at) = waiting.iter().position(|(other, _)| *other == seq) {
             waiting.swap_remove(at).1.wake();
         }
+    }
+
+    /// The due reply has begun to be sent: nothing else can take its place any more.
+    pub fn begin_reply(&self) {
+        self.begun.set(true);
+    }
+
+    pub fn reply_has_begun(&self) -> bool {
+        self.begun.get()
+    }
+
+    /// A reply is in the device to its last byte.
+    pub fn reply_is_whole(&self, seq: Seq) {
+        self.whole.borrow_mut().push(seq);
+    }
+
+    /// The requests whose replies have become whole since the last call.
+    pub fn take_whole(&self) -> Vec<Seq> {
+        self.whole.take()
     }
 
     /// Whether no server works for this connection now.
@@ -164,6 +192,10 @@ impl Link {
     /// Whether what comes next is a head, and not the content of a request under way.
     pub fn heads_are_next(&self) -> bool {
         self.input.borrow().owner.is_none()
+    }
+
+    pub fn input_belongs_to(&self, seq: Seq) -> bool {
+        self.input.borrow().owner == Some(seq)
     }
 
     /// What comes next belongs to `seq`: its content, or a tunnel's bytes.

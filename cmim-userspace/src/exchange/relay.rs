@@ -22,6 +22,7 @@ use super::trail::Handling;
 use super::upload::{Gathered, Upload};
 use crate::buffer::Held;
 use crate::h1::{self, Fields, ReplyDelimit, ReplyHead, ReplyTo, chunk_header, last_chunk};
+use crate::job::State;
 use crate::reply::{Fallback, HoldUntil, Plan};
 
 /// Pieces that one write takes.
@@ -77,6 +78,7 @@ pub(super) struct Relay<'a> {
     persist: bool,
     trailers: Option<Fields>,
     sent: u64,
+    began: Instant,
     due_since: Option<Instant>,
     blocked_since: Option<Instant>,
     server_progress: Instant,
@@ -99,6 +101,7 @@ impl<'a> Relay<'a> {
     ) -> Self {
         let Answered { connection, head, upload, early } = answered;
         let now = Instant::now();
+        job.progress.to(State::Replying);
         let mut relay = Self {
             site,
             link,
@@ -116,6 +119,7 @@ impl<'a> Relay<'a> {
             persist: false,
             trailers: None,
             sent: 0,
+            began: now,
             due_since: None,
             blocked_since: None,
             server_progress: now,
@@ -156,7 +160,9 @@ impl<'a> Relay<'a> {
         loop {
             let due = self.link.poll_due(cx, self.job.seq).is_ready();
             if due && self.due_since.is_none() {
-                self.due_since = Some(Instant::now());
+                let now = Instant::now();
+                self.due_since = Some(now);
+                self.job.trail.turn_wait = (self.job.trail.stacked > 1).then(|| now - self.began);
             }
             self.poll_upload(cx);
             let mut moved = self.pull(cx)?;
@@ -205,6 +211,7 @@ impl<'a> Relay<'a> {
             Piece::Data(data) => {
                 self.content_bytes += data.len() as u64;
                 self.keep(data);
+                self.job.progress.has(self.content_bytes, if self.held.is_empty() { "" } else { "memory" });
                 Ok(true)
             }
             Piece::End { trailers } => {
@@ -252,6 +259,7 @@ impl<'a> Relay<'a> {
         if let Some(connection) = self.connection.take() {
             self.spare = connection.finish(self.site, self.persistent && self.upload.is_complete());
         }
+        self.link.reply_is_whole(self.job.seq);
         if let Gate::Open { chunked: true } = self.gate {
             let trailers = self.trailers.take().unwrap_or_default();
             self.held.append_unaccounted(self.site.buffers.written(|out| last_chunk(&trailers, out)));
@@ -353,6 +361,9 @@ impl<'a> Relay<'a> {
             match self.link.poll_write(cx, &slices[..filled]) {
                 Poll::Ready(Ok(count)) => {
                     self.held.advance(count);
+                    if self.sent == 0 {
+                        self.link.begin_reply();
+                    }
                     self.sent += count as u64;
                     moved = true;
                 }

@@ -7,21 +7,23 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::failure::Failure;
+use super::progress::Progress;
 use super::server::ServerSocket;
 use super::site::Site;
 use crate::config::model;
-use crate::job::Ticket;
+use crate::job::{State, Ticket};
 use crate::upstream::{Acquired, Ask, Ending, Grant, Idle, Server, ServerId, Settings, Upstream};
 
-type State = Upstream<ServerSocket, oneshot::Sender<Place>>;
+type Servers = Upstream<ServerSocket, oneshot::Sender<Place>>;
 
 /// One upstream. The lock is held for single steps of the pure state only, never across a wait or a system call.
 #[derive(Debug)]
 pub struct SharedUpstream {
     pub model: model::Upstream,
+    pub name: Arc<str>,
     /// The servers' addresses as text, for the logs.
     names: Vec<Arc<str>>,
-    state: Mutex<State>,
+    state: Mutex<Servers>,
 }
 
 /// A place at a server, with an idle connection to it where there was one.
@@ -35,13 +37,14 @@ impl SharedUpstream {
     pub fn new(settings: &Settings<'_>) -> Arc<Self> {
         Arc::new(Self {
             model: settings.upstream.clone(),
+            name: Arc::from(settings.upstream.name.as_str()),
             names: settings.upstream.servers.iter().map(|server| server.address.to_string().into()).collect(),
             state: Mutex::new(Upstream::new(settings)),
         })
     }
 
     /// A place at a server, waiting in the queue for it where all are busy.
-    pub async fn acquire(self: &Arc<Self>, ask: &Ask<'_>, site: &Site) -> Result<Place, Failure> {
+    pub async fn acquire(self: &Arc<Self>, ask: &Ask<'_>, progress: &mut Progress) -> Result<Place, Failure> {
         let mut queued = None;
         let waiter = || {
             let (sender, receiver) = oneshot::channel();
@@ -55,7 +58,8 @@ impl SharedUpstream {
             Acquired::Refused(_) => Err(Failure::QueueFull),
             Acquired::Queued(ticket) => {
                 let receiver = queued.ok_or(Failure::QueueFull)?;
-                self.wait(ticket, receiver, site).await
+                progress.to(State::Queued);
+                self.wait(ticket, receiver).await
             }
         }
     }
@@ -85,8 +89,10 @@ impl SharedUpstream {
         self.state.lock().servers().iter().for_each(see);
     }
 
-    pub fn queued(&self) -> usize {
-        self.state.lock().queued()
+    /// The queue at this instant: how many wait, since when the first of them, and how many were refused.
+    pub fn queue(&self) -> QueueFigures {
+        let state = self.state.lock();
+        QueueFigures { waiting: state.queued(), oldest: state.oldest_queued(), refused_total: state.refused_total }
     }
 
     /// What an active probe of a server found.
@@ -95,14 +101,8 @@ impl SharedUpstream {
         self.serve_queue();
     }
 
-    async fn wait(
-        self: &Arc<Self>,
-        ticket: Ticket,
-        receiver: oneshot::Receiver<Place>,
-        site: &Site,
-    ) -> Result<Place, Failure> {
-        let waiting = Waiting { upstream: self, ticket, site };
-        site.counters.jobs_queued.inc();
+    async fn wait(self: &Arc<Self>, ticket: Ticket, receiver: oneshot::Receiver<Place>) -> Result<Place, Failure> {
+        let waiting = Waiting { upstream: self, ticket };
         let place = tokio::time::timeout(self.model.queue_timeout, receiver).await;
         drop(waiting);
         match place {
@@ -139,16 +139,23 @@ impl SharedUpstream {
     }
 }
 
+/// A queue's figures at one instant.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueFigures {
+    pub waiting: usize,
+    /// When the request that has waited longest came; `None`: none waits.
+    pub oldest: Option<Instant>,
+    pub refused_total: u64,
+}
+
 /// A place in the queue; given up when dropped.
 struct Waiting<'a> {
     upstream: &'a Arc<SharedUpstream>,
     ticket: Ticket,
-    site: &'a Site,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.site.counters.jobs_queued.dec();
         self.upstream.state.lock().cancel(self.ticket);
     }
 }

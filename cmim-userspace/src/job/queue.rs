@@ -34,6 +34,11 @@ impl<T> FairQueue<T> {
         self.len == 0
     }
 
+    /// All waiting jobs, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.waiting.values().flatten().map(|(_, job)| job)
+    }
+
     /// Queues a job of a client connection, or gives it back where the queue is full.
     pub fn push(&mut self, client: u64, job: T) -> Result<Ticket, T> {
         if self.len >= self.limit {

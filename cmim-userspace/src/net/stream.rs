@@ -77,6 +77,11 @@ impl Stream {
         matches!(rustix::net::recv(self, &mut probe, flags), Err(Errno::AGAIN))
     }
 
+    /// Whether the connection broke, as a reset breaks it. Takes note of it once.
+    pub fn has_failed(&self) -> bool {
+        !matches!(rustix::net::sockopt::socket_error(self), Ok(Ok(())))
+    }
+
     /// Moves the stream, which another worker watched, to the event loop of the caller.
     pub fn moved_here(self) -> io::Result<Self> {
         Ok(match self {

@@ -7,8 +7,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use super::histogram::{Histogram, HistogramTotals};
 use crate::control::message::{ClientConnections, Jobs, Lane, Lanes, Replies, Stacked, Status};
+use crate::job::Ledger;
 
 /// A figure that only grows.
 #[derive(Debug, Default)]
@@ -90,7 +93,9 @@ impl Refusals {
 pub struct Counters {
     pub client_accepted: Counter,
     pub client_open: Gauge,
-    pub requests: Counter,
+    /// Under one lock, so that its sums hold whenever it is read; only the worker itself and a reader now and then take
+    /// it.
+    pub jobs: Mutex<Ledger>,
     /// From a request head's first byte to its reply's last.
     pub request_duration: Histogram,
 
@@ -108,10 +113,6 @@ pub struct Counters {
     pub stacked_noticed: Counter,
     pub stacked_distributed: Counter,
     pub stacked_in_flight: Gauge,
-
-    pub jobs_active: Gauge,
-    pub jobs_queued: Gauge,
-    pub jobs_done: Counter,
 
     /// Attempts within the retry budget.
     pub retries: Counter,
@@ -137,7 +138,7 @@ pub struct LaneTotals {
 pub struct Totals {
     pub client_accepted: u64,
     pub client_open: u64,
-    pub requests: u64,
+    pub jobs: Ledger,
     pub request_duration: HistogramTotals,
     pub replies_rewritten: u64,
     pub replies_streamed: u64,
@@ -152,9 +153,6 @@ pub struct Totals {
     pub stacked_noticed: u64,
     pub stacked_distributed: u64,
     pub stacked_in_flight: u64,
-    pub jobs_active: u64,
-    pub jobs_queued: u64,
-    pub jobs_done: u64,
     pub retries: u64,
     pub stale_retries: u64,
     pub lane_copy: LaneTotals,
@@ -191,6 +189,7 @@ impl Totals {
         for (total, counter) in self.refusals.iter_mut().zip(&counters.refusals.0) {
             *total = total.wrapping_add(counter.get());
         }
+        self.jobs.add(&counters.jobs.lock());
         self.request_duration.add(&counters.request_duration);
         let lanes = &counters.lanes;
         self.lane_copy.add(&lanes.copy);
@@ -199,10 +198,9 @@ impl Totals {
         self.lane_local.add(&lanes.local);
     }
 
-    fn counter_pairs<'a>(&'a mut self, counters: &'a Counters) -> [(&'a mut u64, &'a Counter); 15] {
+    fn counter_pairs<'a>(&'a mut self, counters: &'a Counters) -> [(&'a mut u64, &'a Counter); 13] {
         [
             (&mut self.client_accepted, &counters.client_accepted),
-            (&mut self.requests, &counters.requests),
             (&mut self.replies_rewritten, &counters.replies_rewritten),
             (&mut self.replies_streamed, &counters.replies_streamed),
             (&mut self.replies_spilled, &counters.replies_spilled),
@@ -212,30 +210,25 @@ impl Totals {
             (&mut self.server_reused, &counters.server_reused),
             (&mut self.stacked_noticed, &counters.stacked_noticed),
             (&mut self.stacked_distributed, &counters.stacked_distributed),
-            (&mut self.jobs_done, &counters.jobs_done),
             (&mut self.retries, &counters.retries),
             (&mut self.stale_retries, &counters.stale_retries),
             (&mut self.access_log_dropped, &counters.access_log_dropped),
         ]
     }
 
-    fn gauge_pairs<'a>(&'a mut self, counters: &'a Counters) -> [(&'a mut u64, &'a Gauge); 5] {
+    fn gauge_pairs<'a>(&'a mut self, counters: &'a Counters) -> [(&'a mut u64, &'a Gauge); 3] {
         [
             (&mut self.client_open, &counters.client_open),
             (&mut self.server_open, &counters.server_open),
             (&mut self.stacked_in_flight, &counters.stacked_in_flight),
-            (&mut self.jobs_active, &counters.jobs_active),
-            (&mut self.jobs_queued, &counters.jobs_queued),
         ]
     }
 
-    fn gauges(&mut self) -> [&mut u64; 9] {
+    fn gauges(&mut self) -> [&mut u64; 7] {
         [
             &mut self.client_open,
             &mut self.server_open,
             &mut self.stacked_in_flight,
-            &mut self.jobs_active,
-            &mut self.jobs_queued,
             &mut self.lane_copy.active,
             &mut self.lane_pipe.active,
             &mut self.lane_sockmap.active,
@@ -255,7 +248,7 @@ impl Totals {
         status.server_connections.open = self.server_open;
         status.server_connections.opened_total = self.server_opened;
         status.server_connections.reused_total = self.server_reused;
-        status.requests_total = self.requests;
+        status.requests_total = self.jobs.received;
         status.replies = Replies {
             rewritten_total: self.replies_rewritten,
             streamed_total: self.replies_streamed,
@@ -268,7 +261,13 @@ impl Totals {
             distributed_total: self.stacked_distributed,
             in_flight: self.stacked_in_flight,
         };
-        status.jobs = Jobs { active: self.jobs_active, queued: self.jobs_queued, done_total: self.jobs_done };
+        status.jobs = Jobs {
+            active: self.jobs.active,
+            queued: self.jobs.queued,
+            done_total: self.jobs.finished(),
+            failed_total: self.jobs.failed,
+            cancelled_total: self.jobs.cancelled,
+        };
         status.lanes = Lanes {
             copy: self.lane_copy.message(),
             pipe: self.lane_pipe.message(),
@@ -321,11 +320,12 @@ mod tests {
         let counters = Arc::new(Counters::default());
         counters.client_accepted.add(3);
         counters.client_open.inc();
-        counters.requests.add(7);
+        for _ in 0..7 {
+            counters.jobs.lock().enter();
+        }
         counters.replies_rewritten.add(2);
         counters.server_reused.add(5);
         counters.lanes.sockmap.bytes.add(1 << 20);
-        counters.jobs_active.inc();
         let mut status = Status::default();
         sum(&[counters]).fill(&mut status);
         assert_eq!(status.client_connections, ClientConnections { open: 1, accepted_total: 3 });
@@ -333,6 +333,6 @@ mod tests {
         assert_eq!(status.replies.rewritten_total, 2);
         assert_eq!(status.server_connections.reused_total, 5);
         assert_eq!(status.lanes.sockmap.bytes_total, 1 << 20);
-        assert_eq!(status.jobs.active, 1);
+        assert_eq!(status.jobs.active, 7);
     }
 }

@@ -63,7 +63,7 @@ fn connections(out: &mut Exposition, totals: &Totals, status: &Status) {
 }
 
 fn requests(out: &mut Exposition, totals: &Totals) {
-    out.single("cmim_requests_total", "counter", "Requests received.", totals.requests);
+    out.single("cmim_requests_total", "counter", "Requests received.", totals.jobs.received);
     let name = "cmim_replies_total";
     out.family(name, "counter", "Replies sent, by what the device did to them.");
     for (handling, n) in [
@@ -109,9 +109,14 @@ fn durations(out: &mut Exposition, totals: &Totals) {
 fn jobs(out: &mut Exposition, totals: &Totals) {
     let name = "cmim_jobs";
     out.family(name, "gauge", "Requests in the device, by state.");
-    out.sample(name, &[("state", "active")], totals.jobs_active);
-    out.sample(name, &[("state", "queued")], totals.jobs_queued);
-    out.single("cmim_jobs_done_total", "counter", "Requests finished.", totals.jobs_done);
+    out.sample(name, &[("state", "active")], totals.jobs.active);
+    out.sample(name, &[("state", "queued")], totals.jobs.queued);
+    out.family("cmim_jobs_finished_total", "counter", "Requests finished, by how they ended.");
+    for (end, count) in
+        [("done", totals.jobs.done), ("failed", totals.jobs.failed), ("cancelled", totals.jobs.cancelled)]
+    {
+        out.sample("cmim_jobs_finished_total", &[("end", end)], count);
+    }
     out.single(
         "cmim_stacked_noticed_total",
         "counter",
@@ -247,7 +252,9 @@ mod tests {
 
     fn exposition() -> String {
         let counters = Arc::new(Counters::default());
-        counters.requests.add(12);
+        for _ in 0..12 {
+            counters.jobs.lock().enter();
+        }
         counters.refusals.count(502);
         counters.request_duration.observe(Duration::from_millis(3));
         counters.lanes.sockmap.bytes.add(1 << 30);

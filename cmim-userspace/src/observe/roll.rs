@@ -1,16 +1,26 @@
-//! The client connections that are open, as `cmim connections` shows them.
+//! The client connections that are open and their requests, as `cmim connections` and `cmim jobs` show them.
 //!
-//! A worker writes its own connections' figures with relaxed atomics; the admin thread reads them at any time.
+//! A worker writes its own connections' figures; the admin thread reads them at any time, and leaves word where the
+//! operator wants a job stopped.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::Waker;
 use std::time::Instant;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use slab::Slab;
 
-use crate::control::message::Connection;
+use crate::control::message::{self, Connection};
+use crate::h1::Method;
+use crate::job::State;
+use crate::stack::Seq;
+
+/// Requests of one connection for which room is kept while it idles.
+const USUAL_JOBS: usize = 4;
 
 /// What a client connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +63,25 @@ pub struct Record {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     doing: AtomicU8,
+    jobs: Mutex<VecDeque<Note>>,
+    /// A job is to be stopped; which one, its note says.
+    word_left: AtomicBool,
+    /// Wakes the connection's task.
+    waker: Mutex<Option<Waker>>,
+}
+
+/// One request in the device.
+#[derive(Debug)]
+struct Note {
+    seq: Seq,
+    state: State,
+    since: Instant,
+    method: Method,
+    target: Bytes,
+    server: Option<Arc<str>>,
+    bytes: u64,
+    tier: &'static str,
+    to_be_stopped: bool,
 }
 
 impl Record {
@@ -67,7 +96,97 @@ impl Record {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             doing: AtomicU8::new(Doing::Idle as u8),
+            jobs: Mutex::default(),
+            word_left: AtomicBool::new(false),
+            waker: Mutex::default(),
         }
+    }
+
+    /// Lists a request until [`Self::job_ends`].
+    pub fn job_begins(&self, seq: Seq, since: Instant, method: Method, target: Bytes) {
+        let state = State::Received;
+        let note = Note { seq, state, since, method, target, server: None, bytes: 0, tier: "", to_be_stopped: false };
+        self.jobs.lock().push_back(note);
+    }
+
+    pub fn job_becomes(&self, seq: Seq, state: State) {
+        self.note(seq, |note| note.state = state);
+    }
+
+    pub fn job_goes_to(&self, seq: Seq, server: &Arc<str>) {
+        self.note(seq, |note| note.server = Some(Arc::clone(server)));
+    }
+
+    /// Content bytes of the reply that have come, and the tier in which they wait.
+    pub fn job_has(&self, seq: Seq, bytes: u64, tier: &'static str) {
+        self.note(seq, |note| {
+            note.bytes = bytes;
+            note.tier = tier;
+        });
+    }
+
+    pub fn job_ends(&self, seq: Seq) {
+        let mut jobs = self.jobs.lock();
+        if let Some(at) = jobs.iter().position(|note| note.seq == seq) {
+            jobs.remove(at);
+        }
+        if jobs.is_empty() {
+            // A stack was here; an idle connection needs no room for one.
+            jobs.shrink_to(USUAL_JOBS);
+        }
+    }
+
+    /// Which task to wake when word is left.
+    pub fn woken_by(&self, waker: &Waker) {
+        *self.waker.lock() = Some(waker.clone());
+    }
+
+    /// The jobs that are to be stopped and have not been told yet.
+    pub fn take_word(&self) -> Vec<Seq> {
+        if !self.word_left.load(Ordering::Relaxed) || !self.word_left.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut jobs = self.jobs.lock();
+        let told = jobs.iter_mut().filter_map(|note| std::mem::take(&mut note.to_be_stopped).then_some(note.seq));
+        told.collect()
+    }
+
+    /// Leaves word that a job is to be stopped. False: there is no such job.
+    fn stop(&self, seq: Seq) -> bool {
+        let found = {
+            let mut jobs = self.jobs.lock();
+            let note = jobs.iter_mut().find(|note| note.seq == seq);
+            note.map(|note| note.to_be_stopped = true).is_some()
+        };
+        if found {
+            self.word_left.store(true, Ordering::Release);
+            if let Some(waker) = &*self.waker.lock() {
+                waker.wake_by_ref();
+            }
+        }
+        found
+    }
+
+    fn note(&self, seq: Seq, change: impl FnOnce(&mut Note)) {
+        if let Some(note) = self.jobs.lock().iter_mut().find(|note| note.seq == seq) {
+            change(note);
+        }
+    }
+
+    fn job_messages(&self) -> Vec<message::Job> {
+        let jobs = self.jobs.lock();
+        let message = |note: &Note| message::Job {
+            id: format!("{}.{}", self.id, note.seq.0),
+            client: self.peer.to_string(),
+            method: note.method.as_str().to_owned(),
+            target: String::from_utf8_lossy(&note.target).into_owned(),
+            state: note.state.name().to_owned(),
+            server: note.server.as_deref().unwrap_or_default().to_owned(),
+            age_seconds: note.since.elapsed().as_secs_f64(),
+            bytes: note.bytes,
+            tier: note.tier.to_owned(),
+        };
+        jobs.iter().map(message).collect()
     }
 
     /// A request came; `stacked` of this connection are in the device now.
@@ -127,6 +246,15 @@ impl Roll {
 
     pub fn list(&self) -> Vec<Connection> {
         self.0.lock().iter().map(|(_, record)| record.message()).collect()
+    }
+
+    pub fn jobs(&self) -> Vec<message::Job> {
+        self.0.lock().iter().flat_map(|(_, record)| record.job_messages()).collect()
+    }
+
+    /// Stops a job of the connection `id`. False: it is not here.
+    pub fn stop(&self, id: u64, seq: Seq) -> bool {
+        self.0.lock().iter().any(|(_, record)| record.id == id && record.stop(seq))
     }
 }
 

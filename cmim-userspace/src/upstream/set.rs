@@ -86,6 +86,7 @@ pub struct Upstream<C, W> {
 #[derive(Debug)]
 struct Waiter<W> {
     wake: W,
+    since: Instant,
     worker: usize,
     hash: u64,
     fresh: bool,
@@ -137,6 +138,11 @@ impl<C, W> Upstream<C, W> {
         self.queue.len()
     }
 
+    /// When the request that has waited longest was queued.
+    pub fn oldest_queued(&self) -> Option<Instant> {
+        self.queue.iter().map(|waiter| waiter.since).min()
+    }
+
     /// A place for a request now, or a place in the queue for `waiter`.
     pub fn acquire(&mut self, ask: &Ask<'_>, now: Instant, waiter: impl FnOnce() -> W) -> Acquired<C> {
         if ask.tried.is_empty() {
@@ -148,7 +154,7 @@ impl<C, W> Upstream<C, W> {
         {
             return Acquired::Granted(grant);
         }
-        let waiter = Waiter { wake: waiter(), worker: ask.worker, hash: ask.hash, fresh: ask.fresh };
+        let waiter = Waiter { wake: waiter(), since: now, worker: ask.worker, hash: ask.hash, fresh: ask.fresh };
         match self.queue.push(ask.client, waiter) {
             Ok(ticket) => Acquired::Queued(ticket),
             Err(_) => {

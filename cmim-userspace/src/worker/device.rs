@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use crate::buffer::Memory;
 use crate::config::{self, Config};
 use crate::control::Device;
-use crate::control::message::{BufferTier, Connection, Server, Status};
+use crate::control::message::{BufferTier, Connection, Job, Queue, Server, Status};
 use crate::exchange::upstream::SharedUpstream;
 use crate::kernel::KernelPart;
 use crate::observe::counters::{Counters, Totals, sum};
 use crate::observe::roll::Roll;
+use crate::stack::Seq;
 
 /// Everything that can be told about the device.
 #[derive(Debug)]
@@ -81,6 +82,32 @@ impl Device for Running {
             });
         }
         servers
+    }
+
+    fn jobs(&self) -> Vec<Job> {
+        let mut jobs: Vec<Job> = self.rolls.iter().flat_map(|roll| roll.jobs()).collect();
+        jobs.sort_by(|one, other| other.age_seconds.total_cmp(&one.age_seconds));
+        jobs
+    }
+
+    fn cancel_job(&self, id: &str) -> bool {
+        let Some((connection, seq)) = id.split_once('.') else { return false };
+        let (Ok(connection), Ok(seq)) = (connection.parse(), seq.parse()) else { return false };
+        self.rolls.iter().any(|roll| roll.stop(connection, Seq(seq)))
+    }
+
+    fn queues(&self) -> Vec<Queue> {
+        let queue = |upstream: &Arc<SharedUpstream>| {
+            let figures = upstream.queue();
+            Queue {
+                upstream: upstream.name.to_string(),
+                waiting: figures.waiting as u64,
+                oldest_seconds: figures.oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()),
+                limit: upstream.model.queue_limit as u64,
+                refused_total: figures.refused_total,
+            }
+        };
+        self.upstreams.iter().map(queue).collect()
     }
 
     fn config_toml(&self) -> String {

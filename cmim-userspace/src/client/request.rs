@@ -1,0 +1,135 @@
+//! One request between the connection's loop and its exchange: admitted or refused, run, ended.
+
+use std::sync::Arc;
+
+use super::route::route;
+use crate::config::model::Listener;
+use crate::exchange::{self, Failure, Job, Link, Outcome, Progress, Refusal, Site, Trail};
+use crate::h1::{Method, RequestContent, RequestHead};
+use crate::job::State;
+use crate::stack::Seq;
+
+/// What was read in a request's place.
+pub(super) enum Parsed {
+    Job(Box<Job>),
+    Refused(Box<Refused>),
+}
+
+impl Parsed {
+    pub(super) fn seq(&self) -> Seq {
+        match self {
+            Self::Job(job) => job.seq,
+            Self::Refused(refused) => refused.refusal.seq,
+        }
+    }
+}
+
+/// A request that is refused without a server.
+pub(super) struct Refused {
+    /// `None`: it could not be parsed, or is not known any more.
+    head: Option<Box<RequestHead>>,
+    pub(super) refusal: Refusal,
+    trail: Trail,
+    /// `None`: the job has ended already, cancelled, and only its reply is owed.
+    progress: Option<Progress>,
+}
+
+/// Whether a request goes on to a server.
+pub(super) enum Admitted {
+    Job(Box<Job>),
+    Refused(Box<Refused>),
+}
+
+/// A request that has run to its end.
+pub(super) struct Ended {
+    pub(super) seq: Seq,
+    pub(super) outcome: Outcome,
+    pub(super) trail: Trail,
+    /// With the upstream's name; empty where none was chosen.
+    pub(super) head: Option<(Box<RequestHead>, Arc<str>)>,
+}
+
+/// Whether what follows the head on the connection is its content, or no HTTP at all.
+pub(super) fn takes_input(head: &RequestHead) -> bool {
+    head.content != RequestContent::None || head.upgrade.is_some() || head.method == Method::Connect
+}
+
+/// Finds the upstream for a request, or refuses it.
+pub(super) fn admit(
+    site: &Site,
+    link: &Link,
+    listener: &Listener,
+    seq: Seq,
+    head: RequestHead,
+    trail: Trail,
+) -> Admitted {
+    let progress = Progress::begin(site, link, seq, Some(&head), trail.began);
+    let refused = |status, reason: &str, keep, head: RequestHead, trail, progress| {
+        let head_request = head.method == Method::Head;
+        let refusal = Refusal { seq, status, reason: reason.to_owned(), keep, head_request, retry_after: None };
+        Admitted::Refused(Box::new(Refused { head: Some(Box::new(head)), refusal, trail, progress: Some(progress) }))
+    };
+    if let Some(reason) = forbidden(listener, &head) {
+        // Content that is not read would be taken for the next head.
+        let keep = head.persistent && !takes_input(&head);
+        return refused(405, reason, keep, head, trail, progress);
+    }
+    match site.upstream(route(listener, &head)) {
+        Some(upstream) => {
+            let upstream = Arc::clone(upstream);
+            Admitted::Job(Box::new(Job { seq, head, upstream, trail, progress }))
+        }
+        None => refused(503, "the route leads nowhere", false, head, trail, progress),
+    }
+}
+
+/// Methods that the device does not let through.
+fn forbidden(listener: &Listener, head: &RequestHead) -> Option<&'static str> {
+    match head.method {
+        Method::Trace => Some("TRACE is not allowed"),
+        Method::Connect if !listener.allow_connect => Some("CONNECT is not allowed on this listener"),
+        _ => None,
+    }
+}
+
+/// What was read is no request.
+pub(super) fn unreadable(
+    site: &Site,
+    link: &Link,
+    seq: Seq,
+    status: u16,
+    reason: String,
+    trail: Trail,
+) -> Box<Refused> {
+    let progress = Some(Progress::begin(site, link, seq, None, trail.began));
+    let refusal = Refusal { seq, status, reason, keep: false, head_request: false, retry_after: None };
+    Box::new(Refused { head: None, refusal, trail, progress })
+}
+
+/// The reply that is owed to a request that the operator stopped.
+pub(super) fn stopped(seq: Seq, keep: bool, trail: Trail) -> Box<Refused> {
+    let failure = Failure::Cancelled;
+    let (status, reason) = (failure.status(), failure.to_string());
+    let refusal = Refusal { seq, status, reason, keep, head_request: false, retry_after: None };
+    Box::new(Refused { head: None, refusal, trail, progress: None })
+}
+
+pub(super) async fn run(site: &Site, link: &Link, job: Box<Job>) -> Ended {
+    let seq = job.seq;
+    let (outcome, job) = exchange::run(site, link, job).await;
+    let Job { head, trail, upstream, .. } = *job;
+    Ended { seq, outcome, trail, head: Some((Box::new(head), Arc::clone(&upstream.name))) }
+}
+
+pub(super) async fn refuse(site: &Site, link: &Link, refused: Box<Refused>) -> Ended {
+    let Refused { head, refusal, mut trail, mut progress } = *refused;
+    if let Some(progress) = &mut progress {
+        progress.to(State::Replying);
+    }
+    let outcome = exchange::refuse(site, link, &refusal, &mut trail).await;
+    if let Some(progress) = progress.as_mut().filter(|_| outcome != Outcome::Reset) {
+        progress.to(State::Failed);
+    }
+    trail.reason = Some(refusal.reason);
+    Ended { seq: refusal.seq, outcome, trail, head: head.map(|head| (head, Arc::from(""))) }
+}

@@ -1,0 +1,63 @@
+//! One job's way through its states, counted in the worker's ledger and listed with its connection.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::link::Link;
+use super::site::Site;
+use crate::h1::{Method, RequestHead};
+use crate::job::State;
+use crate::observe::counters::Counters;
+use crate::observe::roll::Record;
+use crate::stack::Seq;
+
+/// A job from its entry to its end; dropped before that, it was cancelled.
+#[derive(Debug)]
+pub struct Progress {
+    counters: Arc<Counters>,
+    record: Arc<Record>,
+    seq: Seq,
+    state: State,
+}
+
+impl Progress {
+    /// `head`: `None` where the request could not be parsed.
+    pub fn begin(site: &Site, link: &Link, seq: Seq, head: Option<&RequestHead>, since: Instant) -> Self {
+        site.counters.jobs.lock().enter();
+        let (method, target) =
+            head.map_or((Method::Other(Bytes::new()), Bytes::new()), |head| (head.method.clone(), head.target.clone()));
+        link.record.job_begins(seq, since, method, target);
+        Self { counters: Arc::clone(&site.counters), record: Arc::clone(&link.record), seq, state: State::Received }
+    }
+
+    pub fn to(&mut self, next: State) {
+        if self.state == next {
+            return;
+        }
+        self.counters.jobs.lock().step(self.state, next);
+        self.state = next;
+        if next.is_finished() {
+            self.record.job_ends(self.seq);
+        } else {
+            self.record.job_becomes(self.seq, next);
+        }
+    }
+
+    pub fn goes_to(&self, server: &Arc<str>) {
+        self.record.job_goes_to(self.seq, server);
+    }
+
+    pub fn has(&self, bytes: u64, tier: &'static str) {
+        self.record.job_has(self.seq, bytes, tier);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if !self.state.is_finished() {
+            self.to(State::Cancelled);
+        }
+    }
+}
