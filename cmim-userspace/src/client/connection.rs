@@ -108,8 +108,13 @@ impl<'a> Connection<'a> {
                     Poll::Pending => {}
                 }
             }
-            if self.order.is_empty() && (self.heads == Heads::Over || self.is_drained()) {
-                return Poll::Ready(Ending::Orderly);
+            if self.order.is_empty() {
+                if self.heads == Heads::Over {
+                    return Poll::Ready(Ending::Orderly);
+                }
+                if self.is_drained() {
+                    return Poll::Ready(Ending::Idle);
+                }
             }
             match self.poll_clocks(cx) {
                 Poll::Ready(Some(ending)) => return Poll::Ready(ending),

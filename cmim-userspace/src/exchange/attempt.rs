@@ -127,7 +127,8 @@ async fn attempt(
         hash: hash(link, job),
         tried: &tried.servers,
         working: &working,
-        fresh: tried.fresh,
+        // A connection that was announced as one client's is no other client's.
+        fresh: tried.fresh || job.upstream.model.send_proxy_protocol != SendProxyProtocol::Off,
     };
     let asked = Instant::now();
     let place = job.upstream.acquire(&ask, &mut job.progress).await.map_err(no_server)?;

@@ -31,6 +31,8 @@ pub enum Failure {
     BadChunk(#[source] ChunkError),
     #[error("the server's reply ended before it was whole")]
     Truncated,
+    #[error("the server switched protocols without being asked to")]
+    UnaskedUpgrade,
     #[error("the reply cannot be passed on: {0}")]
     NotForThisClient(#[from] Refusal),
     #[error("the reply is longer than what the buffer tiers can hold")]
@@ -72,6 +74,7 @@ impl Failure {
             | Self::BadReply(_)
             | Self::BadChunk(_)
             | Self::Truncated
+            | Self::UnaskedUpgrade
             | Self::NotForThisClient(_)
             | Self::BuffersFull
             | Self::ClientGone => 502,

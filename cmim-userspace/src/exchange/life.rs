@@ -67,6 +67,9 @@ async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Fa
     let mut gathered = Gathered::gather(site, link, job).await?;
     let answered = attempt::reply_head(site, link, job, &mut gathered).await?;
     job.trail.status = answered.head.status;
+    if answered.head.upgrade && job.head.upgrade.is_none() {
+        return Err(Failure::UnaskedUpgrade);
+    }
     if is_tunnel(job, &answered) {
         return tunnel(site, link, job, answered).await;
     }

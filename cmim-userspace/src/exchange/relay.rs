@@ -21,6 +21,7 @@ use super::timer::Timer;
 use super::trail::Handling;
 use super::upload::{Gathered, Upload};
 use crate::buffer::Held;
+use crate::config::model::SendProxyProtocol;
 use crate::h1::{self, Fields, ReplyDelimit, ReplyHead, ReplyTo, chunk_header, last_chunk};
 use crate::job::State;
 use crate::reply::{Fallback, HoldUntil, Plan};
@@ -107,7 +108,7 @@ impl<'a> Relay<'a> {
             link,
             gathered,
             content: Content::of_reply(head.content),
-            persistent: head.persistent,
+            persistent: head.persistent && job.upstream.model.send_proxy_protocol == SendProxyProtocol::Off,
             head: Some(head),
             connection: Some(connection),
             content_bytes: 0,

@@ -6,3 +6,6 @@
 mod order;
 
 pub use order::{Order, Seq, Turn};
+
+#[cfg(test)]
+mod model_tests;

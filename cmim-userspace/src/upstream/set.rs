@@ -249,8 +249,32 @@ impl<C, W> Upstream<C, W> {
         if let Some(id) = self.due_probe(ask.tried, now) {
             return Some(id);
         }
-        let circle = self.circle();
-        self.choose_among(ask, now, circle)
+        let mut circle = self.circle();
+        let mut candidates = self.open(circle, ask.tried);
+        if candidates.is_empty() && circle == Circle::Primaries && !ask.tried.is_empty() {
+            // A backup that was not tried yet is better than a primary that just failed this request.
+            let backups = self.open(Circle::Backups, ask.tried);
+            if !backups.is_empty() {
+                (circle, candidates) = (Circle::Backups, backups);
+            }
+        }
+        if candidates.is_empty() {
+            candidates = self.open(circle, &[]);
+        }
+        let working = |id: ServerId| ask.working.iter().filter(|&&other| other == id).count();
+        let takes_part = |server: &Server<C>| circle.holds(server);
+        self.chooser.pick(&self.servers, takes_part, candidates.as_slice(), working, ask.hash, now)
+    }
+
+    /// The servers of a circle that have room, without those that were tried.
+    fn open(&self, circle: Circle, tried: &[ServerId]) -> Candidates {
+        let mut open = Candidates::default();
+        for (server, id) in self.servers.iter().zip(self.server_ids()) {
+            if circle.holds(server) && server.has_room() && !tried.contains(&id) {
+                open.push(id);
+            }
+        }
+        open
     }
 
     /// Whether [`Self::choose`] would find a server for a request that has tried none.
@@ -277,26 +301,6 @@ impl<C, W> Upstream<C, W> {
     fn due_probe(&self, tried: &[ServerId], now: Instant) -> Option<ServerId> {
         let due = |server: &Server<C>| !server.draining && server.has_room() && server.health.probe_is_due(now);
         self.server_ids().find(|&id| due(&self.servers[id.0]) && !tried.contains(&id))
-    }
-
-    fn choose_among(&mut self, ask: &Ask<'_>, now: Instant, circle: Circle) -> Option<ServerId> {
-        let open = |servers: &[Server<C>], id: ServerId| circle.holds(&servers[id.0]) && servers[id.0].has_room();
-        let mut candidates = Candidates::default();
-        for id in self.server_ids() {
-            if open(&self.servers, id) && !ask.tried.contains(&id) {
-                candidates.push(id);
-            }
-        }
-        if candidates.as_slice().is_empty() {
-            for id in self.server_ids() {
-                if open(&self.servers, id) {
-                    candidates.push(id);
-                }
-            }
-        }
-        let working = |id: ServerId| ask.working.iter().filter(|&&other| other == id).count();
-        let takes_part = |server: &Server<C>| circle.holds(server);
-        self.chooser.pick(&self.servers, takes_part, candidates.as_slice(), working, ask.hash, now)
     }
 }
 
@@ -350,6 +354,10 @@ impl Candidates {
             self.many.extend_from_slice(&self.few[..self.count]);
         }
         self.many.push(id);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     fn as_slice(&self) -> &[ServerId] {

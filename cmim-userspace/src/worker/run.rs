@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -56,11 +57,38 @@ pub enum RunError {
 /// Runs the device until it is told to end and has drained. `config_path`: the file that the configuration came from.
 pub fn run(config: Config, config_path: Option<PathBuf>) -> Result<(), RunError> {
     privileges::raise_descriptor_limit();
+    // First of all: whoever sees the sockets may send a signal already.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = {
+        let _context = runtime.enter();
+        Signals::catch()?
+    };
     let prepared = Prepared::new(Arc::new(config))?;
     if let Some(path) = config_path {
         tracing::info!("configuration: {}", path.display());
     }
-    prepared.live()
+    prepared.live(&runtime, signals)?;
+    // Probes and answers under way end here; the sockets and pins went with their owners.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// The signals that the daemon hears.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From now on they do not kill the process.
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// Sockets of one worker, each with its listener.
@@ -107,7 +135,7 @@ impl Prepared {
         Ok(Self { config, sockets, control, admin, log, kernel })
     }
 
-    fn live(self) -> Result<(), RunError> {
+    fn live(self, runtime: &Runtime, signals: Signals) -> Result<(), RunError> {
         let Self { config, sockets, control, admin, log, kernel } = self;
         let device = Arc::new(device(&config, kernel));
         let (phase, follow) = watch::channel(Phase::Running);
@@ -128,12 +156,9 @@ impl Prepared {
                 phase: follow.clone(),
             })?);
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let attendance = Attendance { device, phase, log, workers };
-        let result = runtime.block_on(attendance.attend(control, admin));
-        // Probes and answers under way end here; the sockets and pins go with their owners.
-        runtime.shutdown_background();
-        result
+        runtime.block_on(attendance.attend(control, admin, signals));
+        Ok(())
     }
 }
 
@@ -164,10 +189,8 @@ struct Attendance {
 }
 
 impl Attendance {
-    async fn attend(self, control: ControlSocket, admin: Option<TcpListener>) -> Result<(), RunError> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let hangup = signal(SignalKind::hangup())?;
+    async fn attend(self, control: ControlSocket, admin: Option<TcpListener>, signals: Signals) {
+        let Signals { mut terminate, mut interrupt, hangup } = signals;
         let device: Arc<dyn Device> = Arc::clone(&self.device) as Arc<dyn Device>;
         let answering = tokio::spawn(control::serve(control, Arc::clone(&device)));
         if let Some(admin) = admin {
@@ -209,7 +232,6 @@ impl Attendance {
         self.workers_ended().await;
         answering.abort();
         tracing::info!("ended");
-        Ok(())
     }
 
     /// Reopens the access log at SIGHUP and tells systemd that the device is alive; never returns.

@@ -203,3 +203,12 @@ fn a_waiter_that_is_cancelled_is_never_granted() {
     upstream.release(ServerId(0), Ending::Answered, now);
     assert!(upstream.next_waiting(now).is_none());
 }
+
+#[test]
+fn a_request_whose_primaries_failed_goes_to_a_backup_although_they_count_as_up() {
+    let now = Instant::now();
+    let mut upstream = upstream(&[(1, None, false), (1, None, true)], Balance::LeastRequests);
+    let tried = [ServerId(0)];
+    let ask = Ask { tried: &tried, ..ask(1) };
+    assert_eq!(granted(&mut upstream, &ask, now), ServerId(1));
+}
