@@ -25,6 +25,8 @@ use crate::upstream::{Ask, ServerId};
 
 /// Pieces that one write takes.
 const SLICES: usize = 8;
+/// Interim replies that one request may get; a server that sends more is not going to answer.
+const MOST_INTERIM: u32 = 100;
 
 /// A request with its reply's head, the content still on its way.
 #[derive(Debug)]
@@ -154,7 +156,8 @@ async fn attempt(
     });
     let mut upload = Upload::new(site, head, gathered, delimit, connected);
     let mut early = Held::new(Arc::clone(&site.memory));
-    let mut waiting = HeadWait { site, link, job, parser: ReplyParser::new(), began: false, timer: Timer::default() };
+    let mut waiting =
+        HeadWait { site, link, job, parser: ReplyParser::new(), began: false, interim: 0, timer: Timer::default() };
     let head = poll_fn(|cx| waiting.poll(cx, &mut connection, &mut upload, gathered, &mut early)).await;
     job.trail.bytes_in = upload.content_bytes;
     match head {
@@ -268,6 +271,8 @@ struct HeadWait<'a> {
     parser: ReplyParser,
     /// A byte of a reply came.
     began: bool,
+    /// Interim replies that came.
+    interim: u32,
     timer: Timer,
 }
 
@@ -291,6 +296,10 @@ impl HeadWait<'_> {
                     return Poll::Ready(Ok(head));
                 }
                 self.parser = ReplyParser::new();
+                self.interim += 1;
+                if self.interim > MOST_INTERIM {
+                    return Poll::Ready(Err(Failure::EndlessInterim));
+                }
                 if self.job.head.version == Version::Http11 {
                     early.append_unaccounted(self.site.buffers.written(|out| encode::interim(&head, out)));
                 }

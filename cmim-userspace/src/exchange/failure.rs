@@ -31,6 +31,8 @@ pub enum Failure {
     BadChunk(#[source] ChunkError),
     #[error("the server's reply ended before it was whole")]
     Truncated,
+    #[error("the server sent interim replies without end")]
+    EndlessInterim,
     #[error("the server switched protocols without being asked to")]
     UnaskedUpgrade,
     #[error("the reply cannot be passed on: {0}")]
@@ -74,6 +76,7 @@ impl Failure {
             | Self::BadReply(_)
             | Self::BadChunk(_)
             | Self::Truncated
+            | Self::EndlessInterim
             | Self::UnaskedUpgrade
             | Self::NotForThisClient(_)
             | Self::BuffersFull

@@ -64,7 +64,12 @@ pub(super) fn is_target(bytes: &[u8]) -> bool {
 
 /// Whether all octets may stand in a registered name of a host.
 pub(super) fn is_reg_name(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&b| has(b, REG_NAME))
+    bytes.iter().all(|&b| has(b, REG_NAME)) && memchr::memchr_iter(b'%', bytes).all(|at| is_escape(bytes, at))
+}
+
+/// Whether the per cent sign at `at` is followed by two hexadecimal digits.
+fn is_escape(bytes: &[u8], at: usize) -> bool {
+    bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// The length of the beginning of `bytes` that may stand in a field value or reason phrase: everything up to the first

@@ -19,24 +19,60 @@ pub enum ListenError {
     Other { listener: String, address: SocketAddr, source: io::Error },
 }
 
+/// An address bound once for each worker, before the kernel takes connections for it.
+#[derive(Debug)]
+pub struct Bound {
+    listener: String,
+    address: SocketAddr,
+    sockets: Vec<Socket>,
+}
+
+impl Bound {
+    /// The address with its port, also where the configuration left that to the kernel.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Opens the door: one listening socket for each worker.
+    pub fn listen(self) -> Result<Vec<TcpListener>, ListenError> {
+        let Self { listener, address, sockets } = self;
+        let open = |socket: Socket| {
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        };
+        sockets.into_iter().map(open).collect::<io::Result<_>>().map_err(|source| explain(&listener, address, source))
+    }
+}
+
 /// Binds `address` once for each worker. Port 0 is replaced by one of the kernel's choice, the same for all.
-pub fn bind(listener: &str, address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, ListenError> {
-    let explain = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => ListenError::InUse { listener: listener.to_owned(), address },
-        io::ErrorKind::PermissionDenied => ListenError::Denied { listener: listener.to_owned(), address },
-        _ => ListenError::Other { listener: listener.to_owned(), address, source },
-    };
+pub fn bind(listener: &str, address: SocketAddr, workers: usize) -> Result<Bound, ListenError> {
+    let explain = |source| explain(listener, address, source);
     // Sharing the port would let a second daemon take half of the first one's connections unnoticed; a socket that
     // does not share finds out whether anybody is there.
-    drop(open(address, Sharing::No).map_err(explain)?);
+    look_for_others(address).map_err(explain)?;
     let mut address = address;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         let socket = open(address, Sharing::Yes).map_err(explain)?;
-        address = socket.local_addr().map_err(explain)?;
+        address = socket.local_addr().map_err(explain)?.as_socket().unwrap_or(address);
         sockets.push(socket);
     }
-    Ok(sockets)
+    Ok(Bound { listener: listener.to_owned(), address, sockets })
+}
+
+fn explain(listener: &str, address: SocketAddr, source: io::Error) -> ListenError {
+    let listener = listener.to_owned();
+    match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse { listener, address },
+        io::ErrorKind::PermissionDenied => ListenError::Denied { listener, address },
+        _ => ListenError::Other { listener, address, source },
+    }
+}
+
+/// Fails where another process listens on the address already.
+fn look_for_others(address: SocketAddr) -> io::Result<()> {
+    // Binding alone does not meet a listener that has SO_REUSEADDR set as well; listening does.
+    open(address, Sharing::No)?.listen(1)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +81,7 @@ enum Sharing {
     No,
 }
 
-fn open(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
+fn open(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -56,14 +92,8 @@ fn open(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
         socket.set_reuse_port(true)?;
     }
     socket.bind(&address.into())?;
-    if sharing == Sharing::Yes {
-        socket.listen(BACKLOG)?;
-    } else {
-        // Binding alone does not meet a listener that has SO_REUSEADDR set as well; listening does.
-        socket.listen(1)?;
-    }
     socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -74,7 +104,7 @@ mod tests {
 
     #[test]
     fn workers_share_one_port_of_the_kernels_choice() {
-        let sockets = bind("web", ANY, 3).unwrap();
+        let sockets = bind("web", ANY, 3).unwrap().listen().unwrap();
         let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
         assert_eq!(ports.len(), 3);
         assert!(ports.iter().all(|&port| port == ports[0] && port != 0));
@@ -82,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused_although_its_owner_shares_it() {
-        let sockets = bind("web", ANY, 1).unwrap();
+        let sockets = bind("web", ANY, 1).unwrap().listen().unwrap();
         let taken = sockets[0].local_addr().unwrap();
         let error = bind("other", taken, 1).unwrap_err();
         assert!(matches!(error, ListenError::InUse { .. }), "{error}");

@@ -8,5 +8,5 @@ pub mod proxy_protocol;
 mod stream;
 
 pub use connect::connect;
-pub use listen::{ListenError, bind};
+pub use listen::{Bound, ListenError, bind};
 pub use stream::Stream;

@@ -137,9 +137,14 @@ impl Drop for Opened {
 /// Accepts connections until it is dropped.
 pub(super) async fn accept(site: Rc<Site>, door: Door, socket: TcpListener, here: Rc<OpenHere>) {
     loop {
-        let Some(place) = door.admission.place().await else { return };
+        // Looked at and given back: a loop that waits for a client must not keep a place from another worker's.
+        let Some(free) = door.admission.place().await else { return };
+        drop(free);
         match socket.accept().await {
-            Ok((stream, peer)) => admit(&site, &door, &here, stream, peer, place),
+            Ok((stream, peer)) => {
+                let Some(place) = door.admission.place().await else { return };
+                admit(&site, &door, &here, stream, peer, place);
+            }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(listener = %door.name, "cannot accept a connection: {error}; trying again");

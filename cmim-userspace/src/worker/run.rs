@@ -24,7 +24,7 @@ use crate::config::model::Listener;
 use crate::control::{self, ControlError, ControlSocket, Device};
 use crate::exchange::upstream::SharedUpstream;
 use crate::kernel::{self, KernelError, KernelPart};
-use crate::net::{self, ListenError};
+use crate::net::{self, Bound, ListenError};
 use crate::observe::access_log::{AccessLog, AccessLogError};
 use crate::observe::admin::{self, AdminError};
 use crate::observe::counters::Counters;
@@ -107,25 +107,22 @@ struct Prepared {
 impl Prepared {
     fn new(config: Arc<Config>) -> Result<Self, RunError> {
         let user = config.daemon.user.as_deref().map(User::find).transpose()?.flatten();
-        let mut sockets: Vec<Sockets> = (0..config.daemon.workers).map(|_| Vec::new()).collect();
+        let mut doors = Vec::new();
         let mut addresses = Vec::new();
         for (id, listener) in (0..).zip(&config.listeners) {
             let listener = Arc::new(listener.clone());
             for &address in &listener.address {
-                let bound = net::bind(&listener.name, address, sockets.len())?;
-                if let Some(address) = bound.first().and_then(|socket| socket.local_addr().ok()) {
-                    addresses.push((id, address));
-                    tracing::info!(listener = %listener.name, "listening on {address}");
-                }
-                for (worker, socket) in sockets.iter_mut().zip(bound) {
-                    worker.push((Arc::clone(&listener), socket));
-                }
+                let bound = net::bind(&listener.name, address, config.daemon.workers)?;
+                addresses.push((id, bound.address()));
+                doors.push((Arc::clone(&listener), bound));
             }
         }
+        // Before the doors open: no connection passes the guard by.
+        let kernel = kernel::start(&config.kernel, &addresses)?;
         let control = control::bind(&config.daemon.control_socket)?;
         let admin = config.daemon.metrics_address.map(admin::bind).transpose()?;
         let log = AccessLog::open(&config.access_log)?;
-        let kernel = kernel::start(&config.kernel, &addresses)?;
+        let sockets = listen(doors, config.daemon.workers)?;
         if let Some(user) = user {
             kernel.hand_to(user.uid, user.gid)?;
             control.hand_to(user.uid, user.gid)?;
@@ -160,6 +157,19 @@ impl Prepared {
         runtime.block_on(attendance.attend(control, admin, signals));
         Ok(())
     }
+}
+
+/// Opens the doors, and gives each worker its socket of each.
+fn listen(doors: Vec<(Arc<Listener>, Bound)>, workers: usize) -> Result<Vec<Sockets>, ListenError> {
+    let mut sockets: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
+    for (listener, bound) in doors {
+        let address = bound.address();
+        for (worker, socket) in sockets.iter_mut().zip(bound.listen()?) {
+            worker.push((Arc::clone(&listener), socket));
+        }
+        tracing::info!(listener = %listener.name, "listening on {address}");
+    }
+    Ok(sockets)
 }
 
 fn device(config: &Arc<Config>, kernel: KernelPart) -> Running {
