@@ -1,1 +1,23 @@
-//! Black-box tests of the `cmim` binary.
+//! Black-box tests of the real `cmim` binary: what is started, asked and looked at.
+//!
+//! The binary is the one that `CMIM_BIN` names, else the newest of `target/release/cmim` and `target/test-device/cmim`.
+//! Nothing here links the device: a test sees what an operator, a client or a server sees.
+
+pub mod client;
+pub mod deadline;
+pub mod device;
+pub mod fields;
+pub mod netns;
+pub mod origin;
+pub mod ports;
+pub mod process;
+pub mod refusal;
+pub mod setup;
+pub mod skip;
+pub mod wire;
+
+pub use client::{Client, Framing, Reply};
+pub use device::Device;
+pub use netns::Namespace;
+pub use origin::{Lighttpd, Nginx, Php, Request, ScriptedServer, ServerSide};
+pub use setup::Setup;

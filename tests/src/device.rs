@@ -1,0 +1,202 @@
+//! The device under test: the real binary, from its start to its end.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::deadline::{PATIENCE, until};
+use crate::ports::Reserved;
+use crate::process::Process;
+use crate::skip;
+
+/// What `cmim run` writes when a connection's code has panicked: never right.
+const PANIC: &str = "panicked at";
+
+#[derive(Debug)]
+pub struct Device {
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) pin_dir: PathBuf,
+    process: Process,
+    directory: TempDir,
+    ports: Vec<Reserved>,
+}
+
+impl Device {
+    /// A device with the default test configuration before these servers, ready for connections.
+    #[track_caller]
+    pub fn before<S: AsRef<str>>(servers: &[S]) -> Self {
+        crate::Setup::before(servers).start()
+    }
+
+    #[track_caller]
+    pub(crate) fn launch(directory: TempDir, file: &Path, user: Option<&str>) -> Self {
+        let arguments = ["run".to_owned(), "--config".to_owned(), file.display().to_string()];
+        let mut command = match user {
+            None => Command::new(binary()),
+            Some(user) => as_user(user, directory.path()),
+        };
+        let process = Process::start("cmim", command.args(arguments));
+        Self { addresses: Vec::new(), pin_dir: PathBuf::new(), process, directory, ports: Vec::new() }
+    }
+
+    pub(crate) fn keep(&mut self, ports: Vec<Reserved>) {
+        self.ports = ports;
+    }
+
+    /// Waits for the control socket: the device makes it once its listeners are there.
+    #[track_caller]
+    pub fn wait_until_ready(&mut self) {
+        until("the control socket answers", PATIENCE, || {
+            self.process.assert_alive();
+            UnixStream::connect(self.control()).ok()
+        });
+    }
+
+    /// The first listener's address.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn control(&self) -> PathBuf {
+        self.directory.path().join("control.sock")
+    }
+
+    pub fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// What it wrote to stdout and stderr.
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// Runs `cmim ARGUMENTS --control SOCKET`.
+    pub fn cmim(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary());
+        command.args(arguments).arg("--control").arg(self.control()).output().expect("running cmim")
+    }
+
+    /// What `cmim ARGUMENTS --json` says.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        let output = self.cmim(&all);
+        assert!(
+            output.status.success(),
+            "cmim {all:?}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("cmim {all:?}: {error}: {}", String::from_utf8_lossy(&output.stdout)))
+    }
+
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        self.json(&["status"])
+    }
+
+    /// One figure of the status, by its JSON pointer.
+    #[track_caller]
+    pub fn figure(&self, pointer: &str) -> u64 {
+        let status = self.status();
+        status.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number {pointer} in {status}"))
+    }
+
+    /// The access log's lines so far.
+    #[track_caller]
+    pub fn access_log(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.directory.path().join("access.log")).unwrap_or_default();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("log line `{line}`: {error}")))
+            .collect()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// SIGTERM, and the exit status.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait(PATIENCE)
+    }
+
+    #[track_caller]
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        self.process.wait(patience)
+    }
+
+    pub fn running(&mut self) -> bool {
+        self.process.try_status().is_none()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let output = self.process.output();
+        if std::thread::panicking() {
+            eprintln!("--- cmim (pid {}) said:\n{output}---", self.process.pid());
+            return;
+        }
+        assert!(!output.contains(PANIC), "the device panicked:\n{output}");
+    }
+}
+
+/// The binary under test.
+#[track_caller]
+pub fn binary() -> PathBuf {
+    if let Some(named) = std::env::var_os("CMIM_BIN") {
+        let path = PathBuf::from(named);
+        assert!(path.is_file(), "CMIM_BIN names {}, which is no file", path.display());
+        return path;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace around this package");
+    let built = |profile: &str| root.join("target").join(profile).join("cmim");
+    let age = |path: &PathBuf| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let candidates = [built("release"), built("test-device")];
+    candidates.iter().filter(|path| age(path).is_some()).max_by_key(|path| age(path)).cloned().unwrap_or_else(|| {
+        panic!("no cmim to test: build it (`cargo xtask build`) or name it with CMIM_BIN; looked for {candidates:?}")
+    })
+}
+
+/// The binary, run as another user, who gets the directory and a copy of the binary that he can read.
+fn as_user(user: &str, directory: &Path) -> Command {
+    let copy = directory.join("cmim");
+    // By a process of its own: a descriptor open for writing here would slip into whatever other tests start meanwhile,
+    // and the copy could not be run ("text file busy").
+    let copied = Command::new("cp").arg(binary()).arg(&copy).status().expect("running cp");
+    assert!(copied.success(), "copying the binary: {copied}");
+    for path in [directory, &copy] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("permissions");
+    }
+    let mut command = Command::new(skip::find("setpriv").expect("setpriv"));
+    command.args(["--reuid", user, "--clear-groups", "--inh-caps=-all", "--no-new-privs"]).arg(copy);
+    command
+}

@@ -1,0 +1,12 @@
+//! The servers behind the device: real ones, and named faulty ones.
+
+pub mod faulty;
+pub mod lighttpd;
+pub mod nginx;
+pub mod php;
+pub mod scripted;
+
+pub use lighttpd::Lighttpd;
+pub use nginx::Nginx;
+pub use php::Php;
+pub use scripted::{Request, ScriptedServer, ServerSide};

@@ -1,0 +1,328 @@
+//! SPEC 9, the first slice: what bpftool sees while the device runs, and that nothing is left after it.
+//!
+//! Programs and maps are found by the descriptors of the process, so that other devices on this host do not matter.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use cmim_tests::deadline::{PATIENCE, until, until_true};
+use cmim_tests::origin::faulty::ok;
+use cmim_tests::{Client, Device, Namespace, ScriptedServer, Setup, skip};
+use rustix::process::Signal;
+use serde_json::Value;
+
+const INTERFACE: &str = "cmim0";
+const PORT: u16 = 8080;
+
+/// Whether `test` has to be skipped here.
+fn skipped(test: &str) -> bool {
+    if skip::without_root(test) || skip::without_tools(test, &["bpftool", "ip"]) {
+        return true;
+    }
+    let mounted = bpf_file_system();
+    if !mounted {
+        skip::skipped(test, "no BPF file system on /sys/fs/bpf, and none can be mounted");
+    }
+    !mounted
+}
+
+/// Whether there is a BPF file system; mounts it once, where the host's init did not.
+fn bpf_file_system() -> bool {
+    static MOUNTED: OnceLock<bool> = OnceLock::new();
+    let is_mounted = || std::fs::read_to_string("/proc/mounts").unwrap_or_default().contains(" /sys/fs/bpf bpf ");
+    *MOUNTED.get_or_init(|| {
+        is_mounted() || {
+            let _ = Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]).status();
+            is_mounted()
+        }
+    })
+}
+
+/// A device in a namespace of its own, a client's namespace, and a server beside the device.
+struct Bench {
+    device: Device,
+    server: ScriptedServer,
+    outside: Namespace,
+    _inside: Namespace,
+}
+
+impl Bench {
+    fn start(mode: &'static str) -> Self {
+        let (inside, outside) = (Namespace::new(), Namespace::new());
+        inside.join((INTERFACE, "10.77.0.1/24"), &outside, ("peer0", "10.77.0.2/24"));
+        let server = inside.run(|| ScriptedServer::start(ok));
+        let device = Setup::before(&[server.address()])
+            .listen_at(([10, 77, 0, 1], PORT).into())
+            .kernel(mode, &format!("interfaces = [\"{INTERFACE}\"]"))
+            .inside(&inside)
+            .start();
+        Self { device, server, outside, _inside: inside }
+    }
+
+    fn client(&self) -> Client {
+        self.outside.run(|| self.device.client())
+    }
+}
+
+#[track_caller]
+fn bpftool(arguments: &[&str]) -> Value {
+    let output = Command::new(skip::find("bpftool").expect("bpftool")).arg("-j").args(arguments).output();
+    let output = output.expect("running bpftool");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "bpftool {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("bpftool {arguments:?}: {error}: {text}"))
+}
+
+/// The ids of `what` ("prog" or "map") behind the descriptors of a process.
+fn ids(what: &str, pid: u32) -> BTreeSet<u64> {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return BTreeSet::new() };
+    entries
+        .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok())
+        .filter_map(|text| {
+            let value = text.lines().find_map(|line| line.strip_prefix(&format!("{what}_id:")))?;
+            value.trim().parse().ok()
+        })
+        .collect()
+}
+
+/// The ids of `what` that the kernel has, of whoever.
+fn all_ids(what: &str) -> BTreeSet<u64> {
+    let list = bpftool(&[what, "show"]);
+    list.as_array().into_iter().flatten().filter_map(|entry| entry["id"].as_u64()).collect()
+}
+
+fn program_names(pid: u32) -> BTreeSet<String> {
+    let own = ids("prog", pid);
+    let list = bpftool(&["prog", "show"]);
+    let entries = list.as_array().into_iter().flatten();
+    entries
+        .filter(|entry| entry["id"].as_u64().is_some_and(|id| own.contains(&id)))
+        .filter_map(|entry| entry["name"].as_str().map(str::to_owned))
+        .collect()
+}
+
+/// The entries of a pinned map, each as named fields.
+#[track_caller]
+fn dump(pin_dir: &Path, map: &str) -> Vec<Value> {
+    let path = pin_dir.join(map).display().to_string();
+    let entries = bpftool(&["map", "dump", "pinned", &path]);
+    let entries = entries.as_array().unwrap_or_else(|| panic!("no entries: {entries}"));
+    entries.iter().map(|entry| entry.get("formatted").unwrap_or(entry).clone()).collect()
+}
+
+/// Whether some object below `value` has a field with this name.
+fn mentions(value: &Value, part: &str) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(name, inner)| name.contains(part) || mentions(inner, part)),
+        Value::Array(items) => items.iter().any(|item| mentions(item, part)),
+        _ => false,
+    }
+}
+
+/// Whether `value` holds this port: as a number, or as two bytes in network order.
+fn has_port(value: &Value, port: u16) -> bool {
+    let bytes = port.to_be_bytes();
+    match value {
+        Value::Number(number) => number.as_u64() == Some(u64::from(port)),
+        Value::Array(items) => {
+            let numbers: Vec<Option<u64>> = items.iter().map(number).collect();
+            numbers == [Some(u64::from(bytes[0])), Some(u64::from(bytes[1]))]
+                || items.iter().any(|item| has_port(item, port))
+        }
+        Value::Object(fields) => fields.values().any(|inner| has_port(inner, port)),
+        _ => false,
+    }
+}
+
+/// A number, also where bpftool writes it as "0x1f".
+fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let digits = value.as_str()?.strip_prefix("0x")?;
+        u64::from_str_radix(digits, 16).ok()
+    })
+}
+
+/// The sum of all numbers below `value`, keys left out: what a counter map has counted.
+fn sum(value: &Value) -> u64 {
+    match value {
+        Value::Array(items) => items.iter().map(sum).sum(),
+        Value::Object(fields) => {
+            fields.iter().filter(|(name, _)| !matches!(name.as_str(), "key" | "cpu")).map(|(_, inner)| sum(inner)).sum()
+        }
+        other => number(other).unwrap_or(0),
+    }
+}
+
+fn pins(pin_dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(pin_dir) else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+#[test]
+fn bpftool_shows_programs_by_name_and_what_they_are_attached_to() {
+    if skipped("bpftool_shows_programs_by_name_and_what_they_are_attached_to") {
+        return;
+    }
+    let bench = Bench::start("required");
+    let status = bench.device.status();
+    let names = program_names(bench.device.pid());
+    assert!(!names.is_empty(), "no program: {}", bench.device.output());
+    assert!(names.iter().all(|name| name.starts_with("cmim_")), "{names:?}");
+    assert!(matches!(status["kernel"]["mode"].as_str(), Some("on" | "partial")), "{status}");
+    let programs = status["kernel"]["programs"].as_array().expect("a list");
+    let xdp = programs.iter().find(|program| program["kind"] == "xdp").unwrap_or_else(|| panic!("no XDP: {status}"));
+    assert!(xdp["attached_to"].to_string().contains(INTERFACE), "{xdp}");
+    assert!(xdp["name"].as_str().is_some_and(|name| name.starts_with("cmim_")), "{xdp}");
+    assert!(programs.iter().any(|program| program["kind"] == "sk_skb"), "{status}");
+    // The kernel keeps 15 characters of a name.
+    for program in programs {
+        let name: String = program["name"].as_str().expect("a name").chars().take(15).collect();
+        assert!(names.contains(&name), "{name} is not among {names:?}");
+    }
+    bench.client().get("/").assert_whole(b"ok");
+}
+
+#[test]
+fn the_pinned_maps_show_fields_by_name_with_true_values() {
+    if skipped("the_pinned_maps_show_fields_by_name_with_true_values") {
+        return;
+    }
+    let bench = Bench::start("auto");
+    let pin_dir = bench.device.pin_dir();
+    let listeners = dump(pin_dir, "CMIM_LISTENERS");
+    assert!(listeners.iter().any(|entry| has_port(entry, PORT)), "port {PORT} in {listeners:?}");
+    assert!(listeners.iter().all(|entry| mentions(entry, "port")), "fields by name: {listeners:?}");
+    let counted = || dump(pin_dir, "CMIM_COUNTERS").iter().map(sum).sum::<u64>();
+    let before = counted();
+    let mut client = bench.client();
+    for _ in 0..20 {
+        client.get("/").assert_whole(b"ok");
+    }
+    let after = counted();
+    assert!(after >= before + 20, "the guard saw {before} and then {after} packets");
+    let missing: Vec<&str> = ["CMIM_LISTENERS", "CMIM_COUNTERS", "CMIM_CONNECTIONS", "CMIM_SOCKETS"]
+        .into_iter()
+        .filter(|map| !pin_dir.join(map).exists())
+        .collect();
+    assert!(missing.is_empty(), "not pinned: {missing:?}");
+    assert_eq!(bench.server.request_count(), 20);
+}
+
+#[test]
+fn nothing_is_left_after_sigterm() {
+    if skipped("nothing_is_left_after_sigterm") {
+        return;
+    }
+    let mut bench = Bench::start("auto");
+    bench.client().get("/").assert_whole(b"ok");
+    let pid = bench.device.pid();
+    let (programs, maps) = (ids("prog", pid), ids("map", pid));
+    assert!(!programs.is_empty() && !maps.is_empty());
+    let pin_dir = bench.device.pin_dir().to_owned();
+    assert!(!pins(&pin_dir).is_empty(), "nothing pinned while it runs");
+    assert_eq!(bench.device.stop().code(), Some(0), "{}", bench.device.output());
+    assert_eq!(pins(&pin_dir), Vec::<String>::new());
+    assert!(!pin_dir.exists(), "the pin directory is left");
+    // The kernel frees them a moment after the last reference.
+    until_true("programs are gone", PATIENCE, || all_ids("prog").is_disjoint(&programs));
+    until_true("maps are gone", PATIENCE, || all_ids("map").is_disjoint(&maps));
+}
+
+#[test]
+fn after_kill_9_traffic_is_unharmed_and_the_next_start_cleans_up() {
+    if skipped("after_kill_9_traffic_is_unharmed_and_the_next_start_cleans_up") {
+        return;
+    }
+    let (inside, outside) = (Namespace::new(), Namespace::new());
+    inside.join((INTERFACE, "10.77.0.1/24"), &outside, ("peer0", "10.77.0.2/24"));
+    let server = inside.run(|| ScriptedServer::at(([0, 0, 0, 0], 0).into(), ok));
+    let port = server.socket_address().port();
+    let behind = format!("127.0.0.1:{port}");
+    let address = ([10, 77, 0, 1], PORT).into();
+    let setup = || {
+        Setup::before(&[&behind])
+            .listen_at(address)
+            .kernel("auto", &format!("interfaces = [\"{INTERFACE}\"]\n"))
+            .inside(&inside)
+    };
+    let mut first = setup().start();
+    outside.run(|| Client::connect(address).get("/").assert_whole(b"ok"));
+    let (programs, maps) = (ids("prog", first.pid()), ids("map", first.pid()));
+    assert!(!programs.is_empty());
+    first.signal(Signal::KILL);
+    first.wait(PATIENCE);
+    // Straight to the server, past whatever the dead device left on the interface.
+    outside.run(|| Client::connect(([10, 77, 0, 1], port).into()).get("/").assert_whole(b"ok"));
+    let pin_dir = first.pin_dir().to_owned();
+    let mut second = setup().pinned_at(&pin_dir).start();
+    outside.run(|| Client::connect(address).get("/").assert_whole(b"ok"));
+    until_true("the dead device's programs are gone", PATIENCE, || all_ids("prog").is_disjoint(&programs));
+    assert!(second.stop().success());
+    until_true("the dead device's maps are gone", PATIENCE, || all_ids("map").is_disjoint(&maps));
+    assert!(!pin_dir.exists(), "left: {:?}", pins(&pin_dir));
+}
+
+#[test]
+fn mode_off_loads_nothing() {
+    if skipped("mode_off_loads_nothing") {
+        return;
+    }
+    let server = ScriptedServer::start(ok);
+    let device = Device::before(&[server.address()]);
+    device.client().get("/").assert_whole(b"ok");
+    assert_eq!(ids("prog", device.pid()), BTreeSet::new());
+    assert_eq!(ids("map", device.pid()), BTreeSet::new());
+    assert!(!device.pin_dir().exists());
+    assert_eq!(device.status()["kernel"]["mode"], "off");
+}
+
+#[test]
+fn a_plain_user_gets_userspace_only_and_is_told_once() {
+    if skipped("a_plain_user_gets_userspace_only_and_is_told_once")
+        || skip::without_tools("a_plain_user_gets_userspace_only_and_is_told_once", &["setpriv"])
+    {
+        return;
+    }
+    let server = ScriptedServer::start(ok);
+    let device = Setup::before(&[server.address()]).kernel("auto", "").as_user("nobody").start();
+    let mut client = device.client();
+    for _ in 0..3 {
+        client.get("/").assert_whole(b"ok");
+    }
+    let status = device.json(&["status"]);
+    assert_eq!(status["kernel"]["mode"], "off", "{status}");
+    assert!(!status["kernel"]["missing"].as_array().expect("a list").is_empty(), "{status}");
+    let output = device.output();
+    let told = output.lines().filter(|line| line.to_lowercase().contains("userspace")).count();
+    assert_eq!(told, 1, "{output}");
+}
+
+#[test]
+fn a_plain_user_who_requires_the_kernel_part_is_refused() {
+    if skipped("a_plain_user_who_requires_the_kernel_part_is_refused")
+        || skip::without_tools("a_plain_user_who_requires_the_kernel_part_is_refused", &["setpriv"])
+    {
+        return;
+    }
+    let mut device = Setup::before(&["127.0.0.1:9"]).kernel("required", "").as_user("nobody").launch();
+    assert_eq!(device.wait(PATIENCE).code(), Some(1), "{}", device.output());
+    assert!(device.output().contains("required"), "{}", device.output());
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_said_and_required_refuses_it() {
+    if skipped("an_interface_that_is_not_there_is_said_and_required_refuses_it") {
+        return;
+    }
+    let server = ScriptedServer::start(ok);
+    let device = Setup::before(&[server.address()]).kernel("auto", "interfaces = [\"nosuch0\"]").start();
+    device.client().get("/").assert_whole(b"ok");
+    until("it is said", Duration::from_secs(2), || device.output().contains("nosuch0").then_some(()));
+    assert!(device.status()["kernel"]["missing"].to_string().contains("nosuch0"), "{}", device.status());
+    let mut refused = Setup::before(&[server.address()]).kernel("required", "interfaces = [\"nosuch0\"]").launch();
+    assert_eq!(refused.wait(PATIENCE).code(), Some(1), "{}", refused.output());
+    assert!(refused.output().contains("nosuch0"), "{}", refused.output());
+}

@@ -1,0 +1,138 @@
+//! Start, stop and the log: SPEC 10's SIGTERM, and the access log.
+
+use std::time::{Duration, Instant};
+
+use cmim_tests::client::request;
+use cmim_tests::deadline::{PATIENCE, until, until_true};
+use cmim_tests::origin::faulty::{never_answers, ok, with_length};
+use cmim_tests::{Client, Device, ScriptedServer, Setup};
+use rustix::process::Signal;
+
+/// Answers after 300 ms.
+fn unhurried() -> ScriptedServer {
+    ScriptedServer::start(|side| {
+        while side.request().is_some() {
+            std::thread::sleep(Duration::from_millis(300));
+            side.send(with_length(b"ok"));
+        }
+    })
+}
+
+#[test]
+fn sigterm_lets_the_request_in_flight_finish() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = unhurried();
+        let mut device = Device::before(&[server.address()]);
+        let mut client = device.client();
+        client.send(request("GET", "/", "", b""));
+        server.wait_for(1);
+        device.signal(signal);
+        until_true("new connections are refused", PATIENCE, || Client::try_connect(device.address()).is_err());
+        client.reply().assert_whole(b"ok");
+        client.assert_ended();
+        assert_eq!(device.wait(Duration::from_secs(5)).code(), Some(0), "{}", device.output());
+    }
+}
+
+#[test]
+fn sigterm_closes_idle_connections_at_once() {
+    let server = ScriptedServer::start(ok);
+    let mut device = Device::before(&[server.address()]);
+    let mut idle = device.client();
+    idle.get("/").assert_whole(b"ok");
+    let start = Instant::now();
+    assert_eq!(device.stop().code(), Some(0), "{}", device.output());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    idle.assert_ended();
+    until_true("the server's connections are closed", PATIENCE, || server.open() == 0);
+}
+
+#[test]
+fn after_shutdown_grace_the_device_ends_anyway() {
+    let server = ScriptedServer::start(never_answers);
+    let mut device = Setup::before(&[server.address()]).start();
+    let mut client = device.client();
+    client.send(request("GET", "/", "", b""));
+    until_true("the request is on its way", PATIENCE, || server.bytes_received() > 0);
+    let start = Instant::now();
+    device.signal(Signal::TERM);
+    // The grace of the test configuration is 5 s.
+    device.wait(Duration::from_secs(8));
+    assert!(start.elapsed() >= Duration::from_secs(4), "the grace was not given: {:?}", start.elapsed());
+}
+
+#[test]
+fn a_second_sigterm_does_not_wait() {
+    let server = ScriptedServer::start(never_answers);
+    let mut device = Device::before(&[server.address()]);
+    let mut client = device.client();
+    client.send(request("GET", "/", "", b""));
+    until_true("the request is on its way", PATIENCE, || server.bytes_received() > 0);
+    device.signal(Signal::TERM);
+    until_true("new connections are refused", PATIENCE, || Client::try_connect(device.address()).is_err());
+    device.signal(Signal::TERM);
+    device.wait(Duration::from_secs(3));
+}
+
+#[test]
+fn a_restart_finds_its_port_free() {
+    let server = ScriptedServer::start(ok);
+    let port = cmim_tests::ports::Reserved::v4();
+    for _ in 0..3 {
+        let mut device = Setup::before(&[server.address()]).listen_at(port.address()).start();
+        let mut client = device.client();
+        client.get("/").assert_whole(b"ok");
+        assert!(device.stop().success());
+    }
+}
+
+#[test]
+fn the_access_log_has_a_json_line_per_request() {
+    let server = ScriptedServer::start(ok);
+    let device = Device::before(&[server.address()]);
+    let mut client = device.client();
+    client.ask(
+        "GET",
+        "/one?x=%22quoted%22",
+        "User-Agent: tests \"quoted\" \u{e9}\r\nReferer: http://r.example/\r\n",
+        b"",
+    );
+    client.ask("POST", "/two", "", b"hello");
+    let lines = until("two lines", PATIENCE, || Some(device.access_log()).filter(|lines| lines.len() == 2));
+    let first = &lines[0];
+    assert_eq!(first["method"], "GET", "{first}");
+    assert_eq!(first["target"], "/one?x=%22quoted%22", "{first}");
+    assert_eq!(first["status"], 200, "{first}");
+    let all = first.to_string();
+    for part in [server.address(), "127.0.0.1"] {
+        assert!(all.contains(part), "no {part}: {first}");
+    }
+    let second = &lines[1];
+    assert_eq!((second["method"].as_str(), second["status"].as_u64()), (Some("POST"), Some(200)), "{second}");
+}
+
+#[test]
+fn the_access_log_comes_in_the_combined_format_too() {
+    let server = ScriptedServer::start(ok);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("combined.log");
+    let port = cmim_tests::ports::Reserved::v4();
+    let file = directory.path().join("cmim.toml");
+    let text = format!(
+        "[daemon]\ncontrol_socket = \"{0}/c.sock\"\n[kernel]\nmode = \"off\"\n[access_log]\npath = \"{1}\"\nformat = \"combined\"\n\
+         [[listener]]\nname = \"web\"\naddress = [\"{2}\"]\nupstream = \"app\"\n\
+         [[upstream]]\nname = \"app\"\nservers = [{{ address = \"{3}\" }}]\n",
+        directory.path().display(),
+        path.display(),
+        port.address(),
+        server.address()
+    );
+    std::fs::write(&file, text).expect("a configuration");
+    let mut command = std::process::Command::new(cmim_tests::device::binary());
+    let mut process = cmim_tests::process::Process::start("cmim", command.arg("run").arg("--config").arg(&file));
+    process.wait_for(port.address());
+    Client::connect(port.address()).ask("GET", "/x", "User-Agent: tests\r\nReferer: http://r.example/\r\n", b"");
+    let line = until("a line", PATIENCE, || std::fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n')));
+    assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
+    assert!(line.trim_end().ends_with("\"GET /x HTTP/1.1\" 200 2 \"http://r.example/\" \"tests\""), "{line}");
+}
