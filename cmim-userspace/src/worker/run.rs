@@ -117,12 +117,13 @@ impl Prepared {
                 doors.push((Arc::clone(&listener), bound));
             }
         }
-        // Before the doors open: no connection passes the guard by.
-        let kernel = kernel::start(&config.kernel, &addresses)?;
-        let control = control::bind(&config.daemon.control_socket)?;
         let admin = config.daemon.metrics_address.map(admin::bind).transpose()?;
         let log = AccessLog::open(&config.access_log)?;
+        // Before the doors open: no connection passes the guard by.
+        let kernel = kernel::start(&config.kernel, &addresses)?;
         let sockets = listen(doors, config.daemon.workers)?;
+        // Last: whoever finds it finds the doors open.
+        let control = control::bind(&config.daemon.control_socket)?;
         if let Some(user) = user {
             kernel.hand_to(user.uid, user.gid)?;
             control.hand_to(user.uid, user.gid)?;
