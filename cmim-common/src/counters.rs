@@ -32,8 +32,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Packets that the guard saw. Each is also in exactly one of `passed`, `dropped_denied`, `dropped_flags` and
-    /// `dropped_rate`.
+    /// Packets that the guard saw. Each is also in exactly one of `passed`, `dropped_denied`, `dropped_flags`,
+    /// `dropped_rate` and `cookies_sent`.
     packets,
     /// Their bytes, link headers included.
     bytes,
@@ -45,6 +45,10 @@ counters! {
     dropped_flags,
     /// Dropped: a SYN over its source's or its listener's rate.
     dropped_rate,
+    /// Answered by the guard itself: a SYN over its listener's rate, with a SYN cookie.
+    cookies_sent,
+    /// Cookies that came back in an ACK, and so began a connection. Counted in `passed` as well.
+    cookies_returned,
     /// Packets that are neither IPv4 nor IPv6; they pass.
     not_ip,
     /// Packets cut short within their headers; they pass, the stack has its own opinion of them.

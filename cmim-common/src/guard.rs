@@ -14,6 +14,12 @@ pub enum Outcome {
     PassTruncated,
     /// The source is in a deny list.
     DropDenied,
+    /// To a listener, with flags that no real connection sends.
+    DropFlags,
+    /// A SYN to a listener, over its source's or the listener's rate.
+    DropRate,
+    /// A SYN to a listener, over the listener's rate, that became its own reply.
+    AnswerCookie,
 }
 
 /// What becomes of a packet.
@@ -21,6 +27,8 @@ pub enum Outcome {
 pub enum Verdict {
     Pass,
     Drop,
+    /// Back out of the interface that it came in by.
+    Answer,
 }
 
 /// Counts one packet of `length` bytes and says what becomes of it.
@@ -33,6 +41,9 @@ pub const fn judge(counters: &mut Counters, outcome: Outcome, length: u64) -> Ve
         Outcome::PassNotIp => (Verdict::Pass, Some(&mut counters.not_ip)),
         Outcome::PassTruncated => (Verdict::Pass, Some(&mut counters.truncated)),
         Outcome::DropDenied => (Verdict::Drop, Some(&mut counters.dropped_denied)),
+        Outcome::DropFlags => (Verdict::Drop, Some(&mut counters.dropped_flags)),
+        Outcome::DropRate => (Verdict::Drop, Some(&mut counters.dropped_rate)),
+        Outcome::AnswerCookie => (Verdict::Answer, Some(&mut counters.cookies_sent)),
     };
     if let Some(counter) = counter {
         *counter = counter.wrapping_add(1);
@@ -49,19 +60,25 @@ mod tests {
     use crate::counters::Counters;
 
     #[test]
-    fn every_packet_is_counted_once_as_passed_or_dropped() {
+    fn every_packet_is_counted_once_as_passed_dropped_or_answered() {
         let mut counters = Counters::default();
         assert_eq!(judge(&mut counters, Outcome::Pass, 60), Verdict::Pass);
         assert_eq!(judge(&mut counters, Outcome::PassNotIp, 42), Verdict::Pass);
         assert_eq!(judge(&mut counters, Outcome::PassTruncated, 15), Verdict::Pass);
         assert_eq!(judge(&mut counters, Outcome::DropDenied, 100), Verdict::Drop);
+        assert_eq!(judge(&mut counters, Outcome::DropFlags, 60), Verdict::Drop);
+        assert_eq!(judge(&mut counters, Outcome::DropRate, 60), Verdict::Drop);
+        assert_eq!(judge(&mut counters, Outcome::AnswerCookie, 60), Verdict::Answer);
         assert_eq!(
             counters,
             Counters {
-                packets: 4,
-                bytes: 217,
+                packets: 7,
+                bytes: 397,
                 passed: 3,
                 dropped_denied: 1,
+                dropped_flags: 1,
+                dropped_rate: 1,
+                cookies_sent: 1,
                 not_ip: 1,
                 truncated: 1,
                 ..Counters::default()

@@ -1,7 +1,8 @@
 //! What the kernel part and the daemon must agree on, and the decisions that both can check.
 //!
 //! Owns: the layout of every map's key and value, the names of maps and programs, and the pure decisions that are
-//! compiled into BPF and tested on the host ([`splice::decide`], [`guard::judge`], [`packet::parse`]). It must not know
+//! compiled into BPF and tested on the host ([`splice::decide`], [`guard::judge`], [`packet::parse`], [`rate::take`],
+//! [`cookie`], [`spread::Least`]). It must not know
 //! aya's programs, sockets, files, clocks or HTTP. Its data comes from the daemon (listeners, denied prefixes,
 //! connections) and from packets; it goes into the maps that an operator reads with bpftool.
 //!
@@ -15,13 +16,18 @@ extern crate std;
 
 pub mod address;
 pub mod connection;
+pub mod cookie;
 pub mod counters;
 pub mod deny;
 pub mod guard;
 pub mod listener;
 pub mod names;
 pub mod packet;
+pub mod rate;
+pub mod settings;
 pub mod splice;
+pub mod spread;
+pub mod steer;
 #[cfg(feature = "user")]
 mod user;
 

@@ -1,11 +1,12 @@
-//! A listener of the device as the guard knows it: the key and the value of `CMIM_LISTENERS`.
+//! A listener's address as the programs know it: the key and the value of `CMIM_LISTENERS`.
 
 use core::mem::{align_of, size_of};
 use core::net::SocketAddr;
 
 use crate::address;
 
-/// Where a listener listens. An unspecified address stands for every address of its family.
+/// Where a listener's sockets are bound. An unspecified address stands for every address of its family. A network with
+/// its ports is known by its first address and port; `CMIM_STEERING` leads from the others to it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ListenerKey {
@@ -15,14 +16,26 @@ pub struct ListenerKey {
 }
 
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Listener {
     /// The daemon's number of it.
     pub id: u32,
-    /// None is defined yet; 0.
-    pub flags: u32,
+    /// Its row in `CMIM_LISTENING`, counted from 1; 0: it has none, and connections are spread by hash.
+    pub row: u32,
     /// SYNs that reached an interface with the guard and were passed to this listener.
     pub syns: u64,
+    /// Packets to it dropped for flags that no real connection sends.
+    pub dropped_flags: u64,
+    /// SYNs to it dropped for a source's or for its own rate.
+    pub dropped_rate: u64,
+    /// SYNs to it answered with a cookie.
+    pub cookies_sent: u64,
+    /// Cookies that came back and began a connection.
+    pub cookies_returned: u64,
+    /// Its bucket, as in [`crate::rate::Bucket`].
+    pub full_at: u64,
+    /// When the last cookie was sent, in nanoseconds since the host's start.
+    pub cookie_at: u64,
 }
 
 /// Entries of `CMIM_LISTENERS`.
@@ -43,6 +56,6 @@ impl ListenerKey {
 const _: () = {
     assert!(size_of::<ListenerKey>() == 16 + 2);
     assert!(align_of::<ListenerKey>() == 1);
-    assert!(size_of::<Listener>() == 4 + 4 + 8);
+    assert!(size_of::<Listener>() == 2 * 4 + 7 * 8);
     assert!(align_of::<Listener>() == 8);
 };

@@ -14,13 +14,36 @@ pub const COUNTERS: &str = "CMIM_COUNTERS";
 /// The sockhash: the sockets of all [`CONNECTIONS`], by the same key.
 pub const SOCKETS: &str = "CMIM_SOCKETS";
 
+/// One [`crate::settings::Settings`].
+pub const SETTINGS: &str = "CMIM_SETTINGS";
+/// SYN buckets by source: an address to a [`crate::rate::Bucket`].
+pub const SOURCES: &str = "CMIM_SOURCES";
+/// Destinations to listeners: [`crate::steer::Destination`] to [`crate::listener::ListenerKey`].
+pub const STEERING: &str = "CMIM_STEERING";
+/// The sockmap of the workers' listening sockets, by [`crate::spread::place`].
+pub const LISTENING: &str = "CMIM_LISTENING";
+/// One [`crate::spread::Worker`] per worker.
+pub const WORKERS: &str = "CMIM_WORKERS";
+
 /// Every map that is pinned, in the order in which they are listed.
-pub const MAPS: [&str; 6] = [CONNECTIONS, LISTENERS, DENY_V4, DENY_V6, COUNTERS, SOCKETS];
+pub const MAPS: [&str; 11] =
+    [CONNECTIONS, LISTENERS, DENY_V4, DENY_V6, COUNTERS, SOCKETS, SETTINGS, SOURCES, STEERING, LISTENING, WORKERS];
+
+/// The name under which the steering program's attachment is pinned.
+pub const STEER_LINK: &str = "CMIM_STEER_LINK";
 
 /// The XDP program.
 pub const GUARD: &str = "cmim_guard";
 /// The sk_skb stream verdict.
 pub const VERDICT: &str = "cmim_verdict";
+
+/// The sk_lookup program.
+pub const STEER: &str = "cmim_steer";
+/// The sk_reuseport program.
+pub const SPREAD: &str = "cmim_spread";
+
+/// A constant of the object: 0 leaves the guard's SYN cookies out of the program.
+pub const HAS_COOKIES: &str = "CMIM_HAS_COOKIES";
 
 /// The kernel keeps 15 bytes of a program's name (`BPF_OBJ_NAME_LEN` less the NUL); a longer one would be shown cut.
 const OBJECT_NAME_MAX: usize = 15;
@@ -28,4 +51,6 @@ const OBJECT_NAME_MAX: usize = 15;
 const _: () = {
     assert!(GUARD.len() <= OBJECT_NAME_MAX);
     assert!(VERDICT.len() <= OBJECT_NAME_MAX);
+    assert!(STEER.len() <= OBJECT_NAME_MAX);
+    assert!(SPREAD.len() <= OBJECT_NAME_MAX);
 };

@@ -23,6 +23,8 @@ pub enum Seen {
 /// An IP packet with addresses of `N` bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<const N: usize> {
+    /// Where the IP header begins in the packet.
+    pub at: usize,
     pub source: [u8; N],
     pub destination: [u8; N],
     pub payload: Payload,
@@ -45,14 +47,18 @@ pub enum Payload {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tcp {
+    /// Where the TCP header begins in the packet.
+    pub at: usize,
     pub destination_port: [u8; 2],
     /// RFC 9293, 3.1: CWR ECE URG ACK PSH RST SYN FIN, highest bit first.
     pub flags: u8,
 }
 
-const NO_TCP: Tcp = Tcp { destination_port: [0; 2], flags: 0 };
+const NO_TCP: Tcp = Tcp { at: 0, destination_port: [0; 2], flags: 0 };
 
+pub const FLAG_FIN: u8 = 0x01;
 pub const FLAG_SYN: u8 = 0x02;
+pub const FLAG_RST: u8 = 0x04;
 pub const FLAG_ACK: u8 = 0x10;
 
 impl Tcp {
@@ -61,6 +67,34 @@ impl Tcp {
     #[must_use]
     pub const fn is_opening(&self) -> bool {
         self.flags & (FLAG_SYN | FLAG_ACK) == FLAG_SYN
+    }
+
+    /// Whether it may be the last step of a handshake. So may be any segment of an open connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_acknowledging(&self) -> bool {
+        self.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) == FLAG_ACK
+    }
+
+    /// Whether no TCP of this world sends these flags in any state (RFC 9293, 3.10.7): at most one of SYN, FIN and RST,
+    /// and ACK in all but the first SYN and some RSTs. So none at all, FIN alone and "Xmas" are out. PSH, URG and the
+    /// ECN bits go with anything.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_impossible(&self) -> bool {
+        let steps = self.flags & (FLAG_SYN | FLAG_FIN | FLAG_RST);
+        let several = steps & steps.wrapping_sub(1) != 0;
+        let unanchored = self.flags & (FLAG_SYN | FLAG_RST | FLAG_ACK) == 0;
+        several || unanchored
+    }
+}
+
+impl<const N: usize> Header<N> {
+    /// Whether TCP comes right behind an IP header of this many bytes: no options, no extension headers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_plain(&self, ip_header: usize) -> bool {
+        self.tcp.at == self.at + ip_header
     }
 }
 
@@ -75,12 +109,12 @@ const ETHERTYPE_V6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 
-const V4_HEADER: usize = 20;
-const V6_HEADER: usize = 40;
+pub const V4_HEADER: usize = 20;
+pub const V6_HEADER: usize = 40;
 /// RFC 8200 recommends each extension header at most once; a longer chain is read as "not TCP" and passes.
 const MAX_EXTENSIONS: usize = 6;
 
-const PROTOCOL_TCP: u8 = 6;
+pub const PROTOCOL_TCP: u8 = 6;
 const EXTENSION_HOP_BY_HOP: u8 = 0;
 const EXTENSION_ROUTING: u8 = 43;
 const EXTENSION_FRAGMENT: u8 = 44;
@@ -132,7 +166,7 @@ fn parse_v4<P: Packet + ?Sized>(packet: &P, at: usize) -> Seen {
     } else {
         (Payload::Other, NO_TCP)
     };
-    Seen::V4(Header { source: [s0, s1, s2, s3], destination: [d0, d1, d2, d3], payload, tcp })
+    Seen::V4(Header { at, source: [s0, s1, s2, s3], destination: [d0, d1, d2, d3], payload, tcp })
 }
 
 /// RFC 8200, 3.
@@ -148,7 +182,7 @@ fn parse_v6<P: Packet + ?Sized>(packet: &P, at: usize) -> Seen {
         return Seen::Truncated;
     };
     let (payload, tcp) = parse_extensions(packet, at + V6_HEADER, next);
-    Seen::V6(Header { source, destination, payload, tcp })
+    Seen::V6(Header { at, source, destination, payload, tcp })
 }
 
 /// RFC 8200, 4, and RFC 4302, 2.2 for the authentication header's length in words.
@@ -186,7 +220,7 @@ fn parse_extensions<P: Packet + ?Sized>(packet: &P, at: usize, next: u8) -> (Pay
 #[inline(always)]
 fn parse_tcp<P: Packet + ?Sized>(packet: &P, at: usize) -> (Payload, Tcp) {
     match (packet.read::<2>(at + 2), packet.read::<1>(at + 13)) {
-        (Some(destination_port), Some([flags])) => (Payload::Tcp, Tcp { destination_port, flags }),
+        (Some(destination_port), Some([flags])) => (Payload::Tcp, Tcp { at, destination_port, flags }),
         _ => (Payload::Truncated, NO_TCP),
     }
 }

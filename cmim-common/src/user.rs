@@ -4,6 +4,9 @@ use crate::connection::{Connection, ConnectionKey};
 use crate::counters::Counters;
 use crate::deny::Denial;
 use crate::listener::{Listener, ListenerKey};
+use crate::rate::Bucket;
+use crate::settings::Settings;
+use crate::spread::Worker;
 
 macro_rules! plain_bytes {
     ($($type:ty),+ $(,)?) => {$(
@@ -14,4 +17,4 @@ macro_rules! plain_bytes {
     )+};
 }
 
-plain_bytes!(ConnectionKey, Connection, ListenerKey, Listener, Denial, Counters);
+plain_bytes!(ConnectionKey, Connection, ListenerKey, Listener, Denial, Counters, Bucket, Settings, Worker);

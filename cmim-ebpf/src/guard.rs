@@ -1,61 +1,68 @@
 //! `cmim_guard`: looks at every packet of an interface before the network stack does.
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use cmim_common::address::{MAPPED_PREFIX, mapped};
 use cmim_common::counters::Counters;
 use cmim_common::guard::{Outcome, Verdict, judge};
 use cmim_common::listener::{Listener, ListenerKey};
-use cmim_common::packet::{Packet, Payload, Seen, Tcp, parse};
+use cmim_common::packet::{Header, Payload, Seen, Tcp, V4_HEADER, V6_HEADER, parse};
+use cmim_common::rate::{Bucket, Taken, source_v6, take};
+use cmim_common::settings::Settings;
+use cmim_common::steer::{WHOLE, destination};
 
 use crate::atomic;
-use crate::maps::{CMIM_COUNTERS, CMIM_DENY_V4, CMIM_DENY_V6, CMIM_LISTENERS};
+use crate::cookie::{self, Answer, Family};
+use crate::frame::Frame;
+use crate::maps::{
+    CMIM_COUNTERS, CMIM_DENY_V4, CMIM_DENY_V6, CMIM_LISTENERS, CMIM_SETTINGS, CMIM_SOURCES, CMIM_STEERING,
+};
 
-/// A packet's memory. XDP gives its start and its end; the verifier follows every read back to a check against the end.
-struct Frame {
-    start: usize,
-    end: usize,
-}
+/// Keeps what stands under a key that another CPU has just put there.
+const IF_ABSENT: u64 = 1;
 
-/// The verifier bounds packet offsets by 16 bits (`MAX_PACKET_OFF`); no header that the guard reads is this far in.
-const FURTHEST_READ: usize = 0x7fff;
-
-impl Packet for Frame {
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        if offset > FURTHEST_READ {
-            return None;
-        }
-        let from = self.start + offset;
-        if from + N > self.end {
-            return None;
-        }
-        // SAFETY: the N bytes at `from` lie between the packet's start and its end, and bytes need no alignment.
-        Some(unsafe { *(from as *const [u8; N]) })
-    }
+/// A TCP segment and what the guard needs to know of the packet around it.
+struct Segment {
+    /// As `CMIM_SOURCES` has it.
+    source: [u8; 16],
+    destination: [u8; 16],
+    tcp: Tcp,
+    /// Where the IP header begins.
+    at: usize,
+    family: Family,
+    /// Nothing stands between the IP and the TCP header.
+    plain: bool,
 }
 
 #[xdp]
 fn cmim_guard(context: XdpContext) -> u32 {
-    let frame = Frame { start: context.data(), end: context.data_end() };
+    let frame = Frame::of(&context);
     // An index that is always there: without it nothing can be counted, and nothing is dropped uncounted.
     let Some(counters) = CMIM_COUNTERS.get_ptr_mut(0) else {
         return XDP_PASS;
     };
     // SAFETY: the slot belongs to this CPU alone and the guard does not interrupt itself on it.
     let counters = unsafe { &mut *counters };
-    let length = frame.end.saturating_sub(frame.start) as u64;
+    let length = frame.length();
 
     let outcome = match parse(&frame) {
         Seen::V4(header) => {
-            let denied = CMIM_DENY_V4.get(&Key::new(32, header.source)).is_some();
-            outcome(counters, denied, mapped(header.destination), header.payload, header.tcp)
+            if CMIM_DENY_V4.get(&Key::new(32, header.source)).is_some() {
+                Outcome::DropDenied
+            } else {
+                let (source, to) = (mapped(header.source), mapped(header.destination));
+                outcome(&context, counters, &header, Family::V4, source, to)
+            }
         }
         Seen::V6(header) => {
-            let denied = CMIM_DENY_V6.get(&Key::new(128, header.source)).is_some();
-            outcome(counters, denied, header.destination, header.payload, header.tcp)
+            if CMIM_DENY_V6.get(&Key::new(128, header.source)).is_some() {
+                Outcome::DropDenied
+            } else {
+                outcome(&context, counters, &header, Family::V6, source_v6(header.source), header.destination)
+            }
         }
         Seen::NotIp => Outcome::PassNotIp,
         Seen::Truncated => Outcome::PassTruncated,
@@ -63,46 +70,157 @@ fn cmim_guard(context: XdpContext) -> u32 {
     match judge(counters, outcome, length) {
         Verdict::Pass => XDP_PASS,
         Verdict::Drop => XDP_DROP,
+        Verdict::Answer => XDP_TX,
     }
 }
 
-/// What an IP packet deserves. TCP is counted on the way.
+/// What an IP packet from a source that is not denied deserves.
 #[inline(always)]
-fn outcome(counters: &mut Counters, denied: bool, destination: [u8; 16], payload: Payload, tcp: Tcp) -> Outcome {
-    if denied {
-        return Outcome::DropDenied;
-    }
-    match payload {
+fn outcome<const N: usize>(
+    context: &XdpContext,
+    counters: &mut Counters,
+    header: &Header<N>,
+    family: Family,
+    source: [u8; 16],
+    destination: [u8; 16],
+) -> Outcome {
+    let ip_header = match family {
+        Family::V4 => V4_HEADER,
+        Family::V6 => V6_HEADER,
+    };
+    match header.payload {
         Payload::Tcp => {
-            counters.tcp_syn += u64::from(tcp.is_opening());
-            counters.to_listener += u64::from(to_listener(destination, tcp));
-            Outcome::Pass
+            let (tcp, at, plain) = (header.tcp, header.at, header.is_plain(ip_header));
+            segment(context, counters, &Segment { source, destination, tcp, at, family, plain })
         }
         Payload::Other | Payload::Fragment => Outcome::Pass,
         Payload::Truncated => Outcome::PassTruncated,
     }
 }
 
-/// Whether a segment goes to one of the device's listeners; an opening one is counted there.
 #[inline(always)]
-fn to_listener(destination: [u8; 16], tcp: Tcp) -> bool {
-    let Some(listener) = listener_of(destination, tcp.destination_port) else {
-        return false;
+fn segment(context: &XdpContext, counters: &mut Counters, segment: &Segment) -> Outcome {
+    let opening = segment.tcp.is_opening();
+    counters.tcp_syn += u64::from(opening);
+    let Some(settings) = CMIM_SETTINGS.get(0) else {
+        return Outcome::Pass;
     };
-    if tcp.is_opening() {
-        // SAFETY: a field of a live map value that only atomic additions write.
-        unsafe { atomic::add(&raw mut (*listener).syns, 1) };
+    let Some(listener) = listener_of(settings, segment.destination, segment.tcp.destination_port) else {
+        return Outcome::Pass;
+    };
+    if segment.tcp.is_impossible() {
+        count(listener, |listener| unsafe { &raw mut (*listener).dropped_flags });
+        return Outcome::DropFlags;
     }
+    if opening {
+        let outcome = syn(context, settings, listener, segment);
+        match outcome {
+            Outcome::DropRate => count(listener, |listener| unsafe { &raw mut (*listener).dropped_rate }),
+            Outcome::AnswerCookie => count(listener, |listener| unsafe { &raw mut (*listener).cookies_sent }),
+            _ => {
+                count(listener, |listener| unsafe { &raw mut (*listener).syns });
+                counters.to_listener += 1;
+            }
+        }
+        return outcome;
+    }
+    counters.to_listener += 1;
+    if segment.tcp.is_acknowledging()
+        && segment.plain
+        && cookie::is_returned(context, listener, segment.at, segment.family)
+    {
+        count(listener, |listener| unsafe { &raw mut (*listener).cookies_returned });
+        counters.cookies_returned += 1;
+    }
+    Outcome::Pass
+}
+
+/// A SYN to a listener.
+#[inline(always)]
+fn syn(context: &XdpContext, settings: &Settings, listener: *mut Listener, segment: &Segment) -> Outcome {
+    if settings.source_interval == 0 && settings.listener_interval == 0 {
+        return Outcome::Pass;
+    }
+    // SAFETY: reads a clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if settings.source_interval != 0 && !admits_source(segment.source, now, settings.source_interval) {
+        return Outcome::DropRate;
+    }
+    // SAFETY: a field of a live map value.
+    let full_at = unsafe { &raw mut (*listener).full_at };
+    if settings.listener_interval == 0 || takes(full_at, now, settings.listener_interval) {
+        return Outcome::Pass;
+    }
+    if settings.cookies == 0 {
+        return Outcome::DropRate;
+    }
+    if !segment.plain {
+        // Options or extension headers in a SYN are rare enough to leave them to the kernel's own queue.
+        return Outcome::Pass;
+    }
+    match cookie::answer(context, segment.at, segment.family) {
+        Answer::Sent => {
+            // SAFETY: a field of a live map value; of several CPUs' times any will do.
+            unsafe { (&raw mut (*listener).cookie_at).write_volatile(now) };
+            Outcome::AnswerCookie
+        }
+        // The kernel's queue has room still, so it needs no help yet and would not know a cookie of its own.
+        Answer::LeftToKernel => Outcome::Pass,
+    }
+}
+
+/// Whether a source is within its rate.
+#[inline(always)]
+fn admits_source(source: [u8; 16], now: u64, interval: u64) -> bool {
+    if let Some(bucket) = CMIM_SOURCES.get_ptr_mut(&source) {
+        // SAFETY: a field of a live map value.
+        let full_at = unsafe { &raw mut (*bucket).full_at };
+        return takes(full_at, now, interval);
+    }
+    // Not noted down, because there is no memory or because another CPU was faster: one SYN more passes.
+    let _: Result<(), i32> = CMIM_SOURCES.insert(&source, &Bucket { full_at: now + interval }, IF_ABSENT);
     true
 }
 
-/// The listener on exactly this address, else the one on every address of its family.
+/// Takes a token from a bucket in a map.
 #[inline(always)]
-fn listener_of(address: [u8; 16], port: [u8; 2]) -> Option<*mut Listener> {
-    let exact = ListenerKey { address, port };
-    if let Some(listener) = CMIM_LISTENERS.get_ptr_mut(&exact) {
+fn takes(full_at: *mut u64, now: u64, interval: u64) -> bool {
+    // SAFETY: the callers pass a field of a live map value; volatile, as other CPUs write to it.
+    let before = unsafe { full_at.read_volatile() };
+    match take(before, now, interval) {
+        Taken::First { full_at: anew } => {
+            // SAFETY: as above. Two CPUs that both find a full bucket lose one token of a whole second's.
+            unsafe { full_at.write_volatile(anew) };
+            true
+        }
+        Taken::Further => {
+            // SAFETY: as above.
+            unsafe { atomic::add(full_at, interval) };
+            true
+        }
+        Taken::Refused => false,
+    }
+}
+
+/// The listener on exactly this address, else the one whose network holds it, else the one on every address of its
+/// family.
+#[inline(always)]
+fn listener_of(settings: &Settings, address: [u8; 16], port: [u8; 2]) -> Option<*mut Listener> {
+    if let Some(listener) = CMIM_LISTENERS.get_ptr_mut(&ListenerKey { address, port }) {
+        return Some(listener);
+    }
+    if settings.steered != 0
+        && let Some(key) = CMIM_STEERING.get(&Key::new(WHOLE, destination(address, port)))
+        && let Some(listener) = CMIM_LISTENERS.get_ptr_mut(key)
+    {
         return Some(listener);
     }
     let unspecified = if address.starts_with(&MAPPED_PREFIX) { mapped([0; 4]) } else { [0; 16] };
     CMIM_LISTENERS.get_ptr_mut(&ListenerKey { address: unspecified, port })
+}
+
+#[inline(always)]
+fn count(listener: *mut Listener, field: impl Fn(*mut Listener) -> *mut u64) {
+    // SAFETY: a field of a live map value that only atomic additions write.
+    unsafe { atomic::add(field(listener), 1) };
 }

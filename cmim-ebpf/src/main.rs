@@ -1,4 +1,5 @@
-//! The kernel part of cmim: the XDP guard and the sk_skb verdict.
+//! The kernel part of cmim: the XDP guard, the sk_lookup and sk_reuseport programs that steer connections, and the sk_skb
+//! verdict.
 //!
 //! Owns: reading packets and bursts, the maps, and carrying out what cmim-common decides. It must not decide anything
 //! itself: the decisions are pure functions of cmim-common, where the host tests them. Its data comes from the maps
@@ -9,9 +10,14 @@
 #![feature(asm_experimental_arch)]
 
 mod atomic;
+mod cookie;
+mod frame;
 mod guard;
 mod maps;
+mod spread;
+mod steer;
 mod verdict;
+mod words;
 
 /// The kernel wants to read "GPL" somewhere in here before it lets a program call helpers that are marked so. It knows
 /// no "MIT OR Apache-2.0"; MIT allows use under the GPL's terms as well.

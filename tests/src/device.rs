@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -89,6 +89,13 @@ impl Device {
         self.process.pid()
     }
 
+    /// The bytes of RAM that it has.
+    pub fn resident(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("a living process");
+        let pages: u64 = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number of pages");
+        pages * rustix::param::page_size() as u64
+    }
+
     /// What it wrote to stdout and stderr.
     pub fn output(&self) -> String {
         self.process.output()
@@ -126,6 +133,22 @@ impl Device {
     pub fn figure(&self, pointer: &str) -> u64 {
         let status = self.status();
         status.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number {pointer} in {status}"))
+    }
+
+    /// Waits until no request is in it, and nothing that one of them took is still taken; says how long that took.
+    #[track_caller]
+    pub fn wait_until_at_rest(&self, patience: Duration) -> Duration {
+        let start = Instant::now();
+        loop {
+            let status = self.status();
+            let taken = taken(&status);
+            let spent = start.elapsed();
+            if taken.is_empty() {
+                return spent;
+            }
+            assert!(spent < patience, "not at rest after {patience:?}: {taken:?} in {status:#}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The access log's lines so far.
@@ -167,6 +190,18 @@ impl Drop for Device {
         }
         assert!(!output.contains(PANIC), "the device panicked:\n{output}");
     }
+}
+
+/// The figures that are not nothing although no request is in the device.
+fn taken(status: &Value) -> Vec<String> {
+    let mut pointers: Vec<String> =
+        ["/jobs/active", "/jobs/queued", "/stacked/in_flight", "/buffers/memory/used", "/lanes/copy/active"]
+            .map(str::to_owned)
+            .to_vec();
+    let servers = status["servers"].as_array().map_or(0, Vec::len);
+    pointers.extend((0..servers).map(|server| format!("/servers/{server}/in_flight")));
+    pointers.retain(|pointer| status.pointer(pointer) != Some(&Value::from(0)));
+    pointers
 }
 
 /// The binary under test.

@@ -19,5 +19,5 @@ pub mod wire;
 pub use client::{Client, Framing, Reply};
 pub use device::Device;
 pub use netns::Namespace;
-pub use origin::{Lighttpd, Nginx, Php, Request, ScriptedServer, ServerSide};
+pub use origin::{Crew, Lighttpd, Nginx, Php, Request, ScriptedServer, ServerSide};
 pub use setup::Setup;

@@ -1,4 +1,5 @@
-//! Tests that this host cannot run: said aloud and counted, never passed in silence.
+//! What a run says past the runner's capture: tests that this host cannot run, counted and never passed in silence, and
+//! figures that were measured.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -6,6 +7,11 @@ use std::path::Path;
 /// Says that `test` is skipped and why. Goes round the test runner's capture, so that it is seen without `--nocapture`.
 pub fn skipped(test: &str, reason: &str) {
     let _ = writeln!(io::stderr(), "SKIPPED: {test}: {reason}");
+}
+
+/// Tells a figure that `test` measured, for whoever reads the run; seen like [`skipped`].
+pub fn measured(test: &str, figure: &str) {
+    let _ = writeln!(io::stderr(), "MEASURED: {test}: {figure}");
 }
 
 /// Whether `test` has to be skipped because this process is not root.

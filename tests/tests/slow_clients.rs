@@ -124,16 +124,9 @@ fn a_slow_reader_of_a_streamed_reply_slows_the_server_and_not_the_memory() {
     client.head("GET");
     let mut most = 0;
     cmim_tests::deadline::throughout("bounded memory", Duration::from_millis(700), || {
-        most = most.max(resident(device.pid()));
+        most = most.max(device.resident());
         true
     });
     assert!(most < 100_000_000, "{most} bytes resident for a client that reads nothing");
     assert_eq!(server.open(), 1, "the server cannot have sent all");
-}
-
-/// The bytes of RAM that a process has.
-fn resident(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("a living process");
-    let pages: u64 = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number of pages");
-    pages * 4096
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::CliError;
 use crate::config;
-use crate::control::message::{Answer, Connection, Job, Queue, Request, Server, Status};
+use crate::control::message::{Answer, Buffers, Connection, Guard, Job, Queue, Request, Server, Status};
 use crate::control::{ControlError, ask};
 
 /// The daemon behind one control socket.
@@ -62,10 +62,48 @@ impl Daemon {
         }
     }
 
+    /// Denies a network; the daemon's line that says so.
+    pub(super) fn deny(&self, sources: &str) -> Result<String, CliError> {
+        self.change(&Request::DenyAdd { sources: sources.to_owned() })
+    }
+
+    /// Allows a denied network again; the daemon's line that says so.
+    pub(super) fn allow(&self, sources: &str) -> Result<String, CliError> {
+        self.change(&Request::DenyRemove { sources: sources.to_owned() })
+    }
+
+    pub(super) fn denied(&self) -> Result<Vec<String>, CliError> {
+        match self.ask(&Request::DenyList)? {
+            Answer::Denied(denied) => Ok(denied),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    pub(super) fn guard(&self) -> Result<Guard, CliError> {
+        match self.ask(&Request::Guard)? {
+            Answer::Guard(guard) => Ok(*guard),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    pub(super) fn buffers(&self) -> Result<Buffers, CliError> {
+        match self.ask(&Request::Buffers)? {
+            Answer::Buffers(buffers) => Ok(*buffers),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
     /// The running configuration as TOML.
     pub(super) fn config(&self) -> Result<String, CliError> {
         match self.ask(&Request::ConfigShow)? {
             Answer::ConfigShow(text) => Ok(text),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    fn change(&self, request: &Request) -> Result<String, CliError> {
+        match self.ask(request)? {
+            Answer::Changed(done) => Ok(done),
             _ => Err(CliError::WrongAnswer),
         }
     }

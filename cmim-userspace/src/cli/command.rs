@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 
 use super::ask::Daemon;
 use super::{
-    CliError, Screen, check, completions, config, connections, doctor, jobs, man, queues, run, servers, status,
+    CliError, Screen, buffers, check, completions, config, connections, deny, doctor, guard, jobs, man, queues, run,
+    servers, status,
 };
 
 const EXAMPLES: &str = "\
@@ -56,6 +57,12 @@ pub enum Command {
     Jobs(jobs::Args),
     /// List the queues by upstream
     Queues(queues::Args),
+    /// Drop what comes from a network, before the network stack sees it
+    Deny(deny::Args),
+    /// The guard of the network interfaces: counters by reason and listener, SYN limits
+    Guard(guard::Args),
+    /// List the buffer tiers
+    Buffers(buffers::Args),
     /// Say what this kernel and user allow, and the way out where something is missing
     Doctor(doctor::Args),
     /// Print the completions for a shell
@@ -83,6 +90,9 @@ impl Cli {
             Command::Servers(args) => servers::execute(&args, &daemon(), screen),
             Command::Jobs(args) => jobs::execute(&args, &daemon(), screen),
             Command::Queues(args) => queues::execute(&args, &daemon(), screen),
+            Command::Deny(args) => deny::execute(&args, &daemon(), screen),
+            Command::Guard(args) => guard::execute(&args, &daemon(), screen),
+            Command::Buffers(args) => buffers::execute(&args, &daemon(), screen),
             Command::Doctor(args) => doctor::execute(&args, screen),
             Command::Completions(args) => completions::execute(&args, screen),
             Command::Man(args) => man::execute(&args, screen),
@@ -146,6 +156,9 @@ mod tests {
             "servers",
             "jobs",
             "queues",
+            "buffers",
+            "deny",
+            "guard",
             "doctor",
             "completions",
             "man",

@@ -4,13 +4,16 @@
 //! from [`crate::control`], so that a table and its `--json` say the same. It never looks into a running device.
 
 mod ask;
+mod buffers;
 mod check;
 mod command;
 mod completions;
 mod config;
 mod connections;
+mod deny;
 mod doctor;
 mod error;
+mod guard;
 mod jobs;
 mod man;
 mod queues;

@@ -249,6 +249,7 @@ mod tests {
                     replies: 12,
                     spilled_total: 12,
                     refused_total: 0,
+                    ..BufferTier::default()
                 },
                 flash: Some(BufferTier { used: 1, size: 4 << 30, ..BufferTier::default() }),
                 disk: None,
@@ -339,6 +340,7 @@ SERVERS
             replies: 9_999_999,
             spilled_total: 9_999_999,
             refused_total: 9_999_999,
+            ..BufferTier::default()
         });
         for line in page(&wide, Look { colour: false, width: Some(80) }).lines() {
             assert!(line.chars().count() <= 80, "{line}");

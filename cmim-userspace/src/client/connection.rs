@@ -6,7 +6,6 @@ use std::time::{Instant, SystemTime};
 
 use super::close::Ending;
 use super::departure::Departure;
-use super::log;
 use super::request::{self, Admitted, Ended, Parsed};
 use super::running::Running;
 use crate::config::model::Listener;
@@ -143,6 +142,7 @@ impl<'a> Connection<'a> {
                 let head = self.parser.parse(input, &self.limits)?;
                 if head.is_none() && self.head_since.is_none() && head_has_begun(input) {
                     self.head_since = Some(Instant::now());
+                    self.link.record.doing(Doing::Reading);
                 }
                 Ok(head)
             });
@@ -209,15 +209,15 @@ impl<'a> Connection<'a> {
     /// Starts what may start.
     fn start(&mut self) {
         while let Some(seq) = self.order.start_next() {
-            let (site, link) = (self.site, self.link);
+            let (site, link, listener) = (self.site, self.link, self.listener);
             link.record.stacked(self.order.len());
             link.record.doing(Doing::Waiting);
             match self.waiting.pop_front() {
-                Some(Parsed::Job(job)) => self.running.push(seq, request::run(site, link, job)),
+                Some(Parsed::Job(job)) => self.running.push(seq, request::run(site, link, listener, job)),
                 Some(Parsed::Refused(refused)) => {
                     // A reply of the device's own making has nobody to wait for.
                     self.order.whole(seq);
-                    self.running.push(seq, request::refuse(site, link, refused));
+                    self.running.push(seq, request::refuse(site, link, listener, refused));
                 }
                 None => debug_assert!(false, "the order knows a request that was not read"),
             }
@@ -236,9 +236,7 @@ impl<'a> Connection<'a> {
 
     /// A request has run to its end; `Some`: and so has the connection.
     fn end(&mut self, ended: &Ended) -> Option<Ending> {
-        let head = ended.head.as_ref().map(|(head, upstream)| (&**head, &**upstream));
-        log::finished(self.site, self.link, self.listener, head, &ended.trail);
-        if ended.trail.stacked > 1 {
+        if ended.stacked {
             self.site.counters.stacked_in_flight.dec();
         }
         match ended.outcome {
@@ -277,7 +275,7 @@ impl<'a> Connection<'a> {
             if self.running.cancel(seq) {
                 let now = Instant::now();
                 let refused = refused(Trail::new(SystemTime::now(), now));
-                self.running.push(seq, request::refuse(self.site, self.link, refused));
+                self.running.push(seq, request::refuse(self.site, self.link, self.listener, refused));
             }
             return;
         };

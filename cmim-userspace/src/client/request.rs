@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use super::log;
 use super::route::route;
 use crate::config::model::Listener;
 use crate::exchange::{self, Failure, Job, Link, Outcome, Progress, Refusal, Site, Trail};
 use crate::h1::{Method, RequestContent, RequestHead};
 use crate::job::State;
 use crate::stack::Seq;
+
+/// What the access log has for a request that ended before it had a status; nginx's number for it.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// What was read in a request's place.
 pub(super) enum Parsed {
@@ -44,9 +48,27 @@ pub(super) enum Admitted {
 pub(super) struct Ended {
     pub(super) seq: Seq,
     pub(super) outcome: Outcome,
-    pub(super) trail: Trail,
-    /// With the upstream's name; empty where none was chosen.
-    pub(super) head: Option<(Box<RequestHead>, Arc<str>)>,
+    /// It came behind another one.
+    pub(super) stacked: bool,
+}
+
+/// Writes a job's line to the access log when the job ends, also where that is in the middle.
+struct Logged<'a> {
+    site: &'a Site,
+    link: &'a Link,
+    listener: &'a Listener,
+    job: Box<Job>,
+}
+
+impl Drop for Logged<'_> {
+    fn drop(&mut self) {
+        let Job { head, upstream, trail, .. } = &mut *self.job;
+        if trail.status == 0 {
+            trail.status = CLIENT_CLOSED_REQUEST;
+            trail.reason.get_or_insert_with(|| Failure::ClientGone.to_string());
+        }
+        log::finished(self.site, self.link, self.listener, Some((head, &upstream.name)), trail);
+    }
 }
 
 /// Whether what follows the head on the connection is its content, or no HTTP at all.
@@ -114,14 +136,13 @@ pub(super) fn stopped(seq: Seq, keep: bool, trail: Trail) -> Box<Refused> {
     Box::new(Refused { head: None, refusal, trail, progress: None })
 }
 
-pub(super) async fn run(site: &Site, link: &Link, job: Box<Job>) -> Ended {
-    let seq = job.seq;
-    let (outcome, job) = exchange::run(site, link, job).await;
-    let Job { head, trail, upstream, .. } = *job;
-    Ended { seq, outcome, trail, head: Some((Box::new(head), Arc::clone(&upstream.name))) }
+pub(super) async fn run(site: &Site, link: &Link, listener: &Listener, job: Box<Job>) -> Ended {
+    let mut logged = Logged { site, link, listener, job };
+    let outcome = exchange::run(site, link, &mut logged.job).await;
+    Ended { seq: logged.job.seq, outcome, stacked: logged.job.trail.stacked > 1 }
 }
 
-pub(super) async fn refuse(site: &Site, link: &Link, refused: Box<Refused>) -> Ended {
+pub(super) async fn refuse(site: &Site, link: &Link, listener: &Listener, refused: Box<Refused>) -> Ended {
     let Refused { head, refusal, mut trail, mut progress } = *refused;
     if let Some(progress) = &mut progress {
         progress.to(State::Replying);
@@ -131,5 +152,6 @@ pub(super) async fn refuse(site: &Site, link: &Link, refused: Box<Refused>) -> E
         progress.to(State::Failed);
     }
     trail.reason = Some(refusal.reason);
-    Ended { seq: refusal.seq, outcome, trail, head: head.map(|head| (head, Arc::from(""))) }
+    log::finished(site, link, listener, head.as_deref().map(|head| (head, "")), &trail);
+    Ended { seq: refusal.seq, outcome, stacked: trail.stacked > 1 }
 }

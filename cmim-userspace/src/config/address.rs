@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use super::error::{Unfit, nearest};
+use super::listen_address::{ListenAddress, NotAnAddress};
 use super::model::{HashOn, ServerAddress};
 
 pub(super) const EXPECTED_LISTEN: &str = "an IP address and a port such as \"0.0.0.0:80\" or \"[::]:80\"";
+/// Where the text seems to mean several addresses.
+const EXPECTED_MANY: &str = "a network and ports such as \"203.0.113.0/24:80-89\" or \"[2001:db8::/64]:80\"";
 pub(super) const EXPECTED_SERVER: &str =
     "an address such as \"10.0.0.11:8080\", \"[2001:db8::11]:8080\" or \"unix:/run/app.sock\"";
 pub(super) const EXPECTED_NETWORK: &str = "a network such as \"10.0.0.0/8\" or \"2001:db8::/32\"";
@@ -28,8 +31,17 @@ const LONGEST_INTERFACE: usize = 15;
 
 const UNIX_PREFIX: &str = "unix:";
 
-/// An address to listen on; port 0 lets the kernel choose one.
-pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, Unfit> {
+/// Where a listener listens; port 0 lets the kernel choose one.
+pub(super) fn parse_listen(text: &str) -> Result<ListenAddress, Unfit> {
+    text.parse().map_err(|refused: NotAnAddress| {
+        let network = refused.network.map(|network| network.to_string());
+        let expected = if text.contains(['/', '-']) { EXPECTED_MANY } else { EXPECTED_LISTEN };
+        Unfit::new(expected).instead(network.or_else(|| probable_listen(text)))
+    })
+}
+
+/// The one address of something that is no listener; port 0 lets the kernel choose one.
+pub(super) fn parse_one_address(text: &str) -> Result<SocketAddr, Unfit> {
     text.parse().map_err(|_| Unfit::new(EXPECTED_LISTEN).instead(probable_listen(text)))
 }
 
@@ -228,6 +240,20 @@ mod tests {
             ("web", None),
         ] {
             assert_eq!(parse_listen(text).unwrap_err().instead.as_deref(), instead, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_seems_to_mean_several_addresses_to_listen_on_is_told_how_they_are_written() {
+        for (text, instead) in [
+            ("203.0.113.7/24:80-89", Some("203.0.113.0/24:80-89")),
+            ("203.0.113.0/24", None),
+            ("203.0.113.7:89-80", None),
+            ("2001:db8::/64:80", None),
+        ] {
+            let unfit = parse_listen(text).unwrap_err();
+            assert!(unfit.expected.contains("203.0.113.0/24:80-89"), "{text}: {}", unfit.expected);
+            assert_eq!(unfit.instead.as_deref(), instead, "{text}");
         }
     }
 

@@ -70,6 +70,10 @@ pub(super) fn kernel() -> Kernel {
         splice_min: 64 * KIB,
         splice_window: MIB,
         local_bypass: LocalBypass::Auto,
+        // Whole companies and mobile networks share one address.
+        syn_rate_per_source: 0,
+        // Far above what one host serves of fresh connections, far below what its kernel can answer.
+        syn_rate_per_listener: 10_000,
     }
 }
 

@@ -4,7 +4,8 @@ use std::fmt::Display;
 
 use super::choice::Choice;
 use super::model::{
-    AccessLogPath, Balance, Config, KernelMode, LengthRewrite, Listener, Server, SpliceMode, Upstream, UpstreamIndex,
+    AccessLogPath, Balance, Config, Kernel, KernelMode, LengthRewrite, Listener, Server, SpliceMode, Upstream,
+    UpstreamIndex,
 };
 use super::print::hash_on;
 use super::units::{format_duration, format_size};
@@ -174,9 +175,16 @@ fn describe_kernel(text: &mut Text, config: &Config) {
     let guard = if kernel.interfaces.is_empty() {
         "no guard".to_owned()
     } else {
-        format!("guard on {} ({})", kernel.interfaces.join(", "), kernel.xdp_mode.name())
+        format!("guard on {} ({}; {})", kernel.interfaces.join(", "), kernel.xdp_mode.name(), syn_rates(kernel))
     };
     text.line("kernel", &format!("{mode}; {splice}; {guard}; maps in {}", kernel.pin_dir.display()));
+}
+
+fn syn_rates(kernel: &Kernel) -> String {
+    let rates = [(kernel.syn_rate_per_source, "source"), (kernel.syn_rate_per_listener, "listener")];
+    let limited: Vec<String> =
+        rates.iter().filter(|(rate, _)| *rate > 0).map(|(rate, whose)| format!("{rate} SYN/s per {whose}")).collect();
+    if limited.is_empty() { "no SYN limits".to_owned() } else { limited.join(", ") }
 }
 
 fn describe_device(text: &mut Text, config: &Config) {

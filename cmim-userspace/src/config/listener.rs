@@ -1,7 +1,6 @@
 //! The keys of `[[listener]]`: addresses, routes, whom to trust.
 
 use std::cmp::Reverse;
-use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
@@ -11,6 +10,7 @@ use super::address::{
 };
 use super::defaults;
 use super::error::{Problem, Unfit, nearest, quoted};
+use super::listen_address::ListenAddress;
 use super::model::{Listener, Route, Upstream, UpstreamIndex};
 use super::section::{Found, Section, Unique};
 use super::upstream::names;
@@ -29,7 +29,7 @@ const EXPECTED_UPSTREAM: &str = "the name of an upstream";
 pub(super) fn listeners(
     sections: Vec<Section<'_>>,
     upstreams: &[Upstream],
-    addresses: &mut Unique<SocketAddr>,
+    addresses: &mut Unique<ListenAddress>,
 ) -> Vec<Listener> {
     let mut sections = sections;
     let names = names(&mut sections, "listener name", defaults::LISTENER_NAME);
@@ -41,7 +41,7 @@ fn listener(
     mut section: Section<'_>,
     name: String,
     upstreams: &[Upstream],
-    addresses: &mut Unique<SocketAddr>,
+    addresses: &mut Unique<ListenAddress>,
 ) -> Listener {
     let default = defaults::listener();
     let listener = Listener {
@@ -58,7 +58,7 @@ fn listener(
     listener
 }
 
-fn listen_addresses(section: &mut Section<'_>, addresses: &mut Unique<SocketAddr>) -> Vec<SocketAddr> {
+fn listen_addresses(section: &mut Section<'_>, addresses: &mut Unique<ListenAddress>) -> Vec<ListenAddress> {
     let Some(found) = section.need("address", ADD_ADDRESS) else {
         return Vec::new();
     };
@@ -71,7 +71,7 @@ fn listen_addresses(section: &mut Section<'_>, addresses: &mut Unique<SocketAddr
     let read = items.iter().filter_map(|item| {
         let address = item.parsed(EXPECTED_LISTEN, parse_listen)?;
         // Each port 0 becomes a port of its own.
-        if address.port() != 0 {
+        if address.bind_address().port() != 0 {
             addresses.admit(address, item);
         }
         Some(address)

@@ -11,6 +11,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::listen_address::ListenAddress;
+
 /// A whole configuration, checked: every reference in it resolves.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
@@ -49,6 +51,10 @@ pub struct Kernel {
     /// Bytes in flight between the two sockets of one splice, at most.
     pub splice_window: u64,
     pub local_bypass: LocalBypass,
+    /// SYNs a second that one source may send to listeners through the guard; 0: no limit.
+    pub syn_rate_per_source: u64,
+    /// SYNs a second to one listener's address, from where on the guard answers with cookies; 0: it never does.
+    pub syn_rate_per_listener: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -166,7 +172,7 @@ pub struct UpstreamIndex(pub usize);
 pub struct Listener {
     pub name: String,
     /// At least one.
-    pub address: Vec<SocketAddr>,
+    pub address: Vec<ListenAddress>,
     /// Where no route fits.
     pub upstream: UpstreamIndex,
     /// Stacked requests read ahead on one client connection; 1: no distribution.

@@ -99,6 +99,16 @@ fn kernel(kernel: &Kernel) -> Vec<Line> {
             "most bytes in flight between the two sockets of one splice",
         ),
         choice::<LocalBypass>("local_bypass", kernel.local_bypass, "shortcut to servers on this host"),
+        Line::new(
+            "syn_rate_per_source",
+            kernel.syn_rate_per_source.to_string(),
+            "SYNs a second of one address (IPv6: one /64) to listeners, more are dropped; 0: no limit",
+        ),
+        Line::new(
+            "syn_rate_per_listener",
+            kernel.syn_rate_per_listener.to_string(),
+            "SYNs a second to one address, from where on the guard answers with SYN cookies; 0: never",
+        ),
     ]
 }
 
@@ -179,7 +189,12 @@ fn listener(listener: &Listener, upstreams: &[Upstream]) -> Vec<Line> {
     let addresses = (!listener.address.is_empty()).then(|| list(&listener.address));
     vec![
         Line::new("name", quoted(&listener.name), ""),
-        Line::optional("address", addresses, "[\"0.0.0.0:80\", \"[::]:80\"]", "where to listen; one address or a list"),
+        Line::optional(
+            "address",
+            addresses,
+            "[\"0.0.0.0:80\", \"[::]:80\"]",
+            "one or a list; \"203.0.113.0/24:80-89\" is a network with its ports (needs the kernel part)",
+        ),
         Line::new("upstream", upstream_name(listener.upstream, upstreams), "where no route fits"),
         Line::new(
             "pipeline_depth",

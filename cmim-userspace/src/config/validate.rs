@@ -2,18 +2,18 @@
 //!
 //! Owns the keys of the device as a whole; those of listeners and upstreams have their own files beside this one.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{
-    EXPECTED_INTERFACE, EXPECTED_LISTEN, EXPECTED_PATH, parse_absolute, parse_interface, parse_listen,
+    EXPECTED_INTERFACE, EXPECTED_LISTEN, EXPECTED_PATH, parse_absolute, parse_interface, parse_one_address,
     parse_socket_path,
 };
 use super::choice::{self, Choice};
 use super::defaults;
 use super::document::{Node, Table, Value};
 use super::error::{ConfigErrors, Unfit, nearest, quoted};
+use super::listen_address::ListenAddress;
 use super::listener;
 use super::model::{
     AccessLog, AccessLogFormat, AccessLogPath, Buffer, Config, Daemon, Kernel, KernelMode, Limits, LocalBypass,
@@ -70,12 +70,12 @@ fn config(mut root: Section<'_>) -> Config {
     Config { daemon, kernel, buffer, limits, timeouts, access_log, listeners, upstreams }
 }
 
-fn daemon(mut section: Section<'_>, addresses: &mut Unique<SocketAddr>) -> Daemon {
+fn daemon(mut section: Section<'_>, addresses: &mut Unique<ListenAddress>) -> Daemon {
     let default = defaults::daemon();
     let metrics = section.find("metrics_address");
     let metrics_address = metrics.and_then(|found| {
-        let address = found.parsed(EXPECTED_LISTEN, parse_listen)?;
-        addresses.admit(address, &found);
+        let address = found.parsed(EXPECTED_LISTEN, parse_one_address)?;
+        addresses.admit(address.into(), &found);
         Some(address)
     });
     let daemon = Daemon {
@@ -124,9 +124,17 @@ fn kernel(mut section: Section<'_>) -> Kernel {
         splice_min: section.size("splice_min", default.splice_min, 0),
         splice_window: section.size("splice_window", default.splice_window, 1),
         local_bypass: section.choice::<LocalBypass>("local_bypass", default.local_bypass),
+        syn_rate_per_source: syn_rate(&mut section, "syn_rate_per_source", default.syn_rate_per_source),
+        syn_rate_per_listener: syn_rate(&mut section, "syn_rate_per_listener", default.syn_rate_per_listener),
     };
     section.close();
     kernel
+}
+
+/// SYNs a second; 0: no limit.
+fn syn_rate(section: &mut Section<'_>, key: &'static str, default: u64) -> u64 {
+    let default = usize::try_from(default).unwrap_or(LARGEST_COUNT);
+    section.count(key, default, 0..=LARGEST_COUNT) as u64
 }
 
 fn interfaces(section: &mut Section<'_>) -> Vec<String> {

@@ -2,7 +2,9 @@
 //!
 //! Owns the trait only; the daemon implements it, so that neither side knows the workers' insides.
 
-use super::message::{Connection, Job, Queue, Server, Status};
+use ipnet::IpNet;
+
+use super::message::{Buffers, Connection, Guard, Job, Queue, Server, Status};
 use crate::observe::counters::Totals;
 
 /// A running device. Called from the admin thread; a call may wait for locks that the data path holds for an instant.
@@ -16,6 +18,31 @@ pub trait Device: Send + Sync + 'static {
     /// Stops a job by its [`Job::id`]; false: there is no such job.
     fn cancel_job(&self, id: &str) -> bool;
     fn queues(&self) -> Vec<Queue>;
+    fn buffers(&self) -> Buffers;
+    /// Drops what comes from `sources` on the guarded interfaces.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why not, with the way out.
+    fn deny(&self, sources: IpNet) -> Result<(), String>;
+    /// Takes exactly this network off the list; false: it was not there.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why not, with the way out.
+    fn allow(&self, sources: IpNet) -> Result<bool, String>;
+    /// The denied networks, IPv4 first.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why they cannot be told.
+    fn denied(&self) -> Result<Vec<IpNet>, String>;
+    /// The guard in the kernel.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why there is none.
+    fn guard(&self) -> Result<Guard, String>;
     /// The effective configuration.
     fn config_toml(&self) -> String;
 }

@@ -30,6 +30,13 @@ pub fn count(n: u64) -> String {
     text
 }
 
+/// How many a second, of `n` in this time; a dash where no time has passed.
+#[must_use]
+pub fn per_second(n: u64, time: std::time::Duration) -> String {
+    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    n.saturating_mul(1_000).checked_div(milliseconds).map_or_else(|| "-".to_owned(), count)
+}
+
 /// "42s", "3m 12s", "3h 12m", "4d 3h".
 #[must_use]
 pub fn span(seconds: u64) -> String {

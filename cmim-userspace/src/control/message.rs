@@ -18,6 +18,17 @@ pub enum Request {
         id: String,
     },
     Queues,
+    Buffers,
+    /// Drops what comes from `sources`, an address or a network such as "203.0.113.0/24", on the guarded interfaces.
+    DenyAdd {
+        sources: String,
+    },
+    /// Takes exactly this network off the list again.
+    DenyRemove {
+        sources: String,
+    },
+    DenyList,
+    Guard,
     ConfigShow,
 }
 
@@ -30,6 +41,10 @@ pub enum Answer {
     Servers(Vec<Server>),
     Jobs(Vec<Job>),
     Queues(Vec<Queue>),
+    Buffers(Box<Buffers>),
+    /// Denied networks, IPv4 first.
+    Denied(Vec<String>),
+    Guard(Box<Guard>),
     /// A change was made; one line that says which.
     Changed(String),
     /// The effective configuration, as TOML.
@@ -107,7 +122,7 @@ pub struct Jobs {
     pub cancelled_total: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Buffers {
     pub memory: BufferTier,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,13 +132,24 @@ pub struct Buffers {
 }
 
 /// Sizes in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BufferTier {
+    /// Of a file tier, in whole extents, so that it agrees with `df`.
     pub used: u64,
     pub size: u64,
     pub replies: u64,
+    /// Contents that moved on to a later tier for want of room here.
     pub spilled_total: u64,
+    /// Contents that found no room here; of memory: in no tier.
     pub refused_total: u64,
+    #[serde(default)]
+    pub written_total: u64,
+    /// In the last 24 hours: a flash drive's wear.
+    #[serde(default)]
+    pub written_per_day: u64,
+    /// Why nothing new goes here at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,4 +249,64 @@ pub struct Queue {
     pub limit: u64,
     /// Requests refused because the queue was full.
     pub refused_total: u64,
+}
+
+/// The guard in the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    pub interfaces: Vec<GuardedInterface>,
+    /// Networks in the deny list.
+    pub denied: u64,
+    /// SYNs a second; 0: no limit.
+    pub syn_rate_per_source: u64,
+    /// SYNs a second, from where on cookies answer; 0: they never do.
+    pub syn_rate_per_listener: u64,
+    /// Whether SYNs over a listener's rate are answered with cookies; else they are dropped.
+    pub cookies: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_no_cookies: Option<String>,
+    pub counters: GuardCounters,
+    pub listeners: Vec<GuardedListener>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardedInterface {
+    pub name: String,
+    /// "native", "generic", or "" while it is not guarded.
+    pub place: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
+}
+
+/// Packets since the guard was loaded, on all interfaces. `packets` = `passed` + those dropped + `cookies_sent`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardCounters {
+    pub packets: u64,
+    /// Of `packets`, link headers included.
+    pub bytes: u64,
+    pub passed: u64,
+    pub dropped_denied: u64,
+    pub dropped_flags: u64,
+    pub dropped_rate: u64,
+    pub cookies_sent: u64,
+    pub cookies_returned: u64,
+    pub not_ip: u64,
+    pub truncated: u64,
+    /// To any address.
+    pub tcp_syn: u64,
+    /// TCP packets to a listener that passed.
+    pub to_listener: u64,
+}
+
+/// What the guard counted for one address of a listener.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardedListener {
+    pub listener: String,
+    pub address: String,
+    pub syns_passed: u64,
+    pub dropped_flags: u64,
+    pub dropped_rate: u64,
+    pub cookies_sent: u64,
+    /// Of them, those that came back and began a connection.
+    pub cookies_returned: u64,
 }

@@ -5,12 +5,14 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -195,12 +197,43 @@ fn answer(line: &[u8], device: &dyn Device) -> Answer {
             Answer::Refused(format!("no job {id} is in the device (`cmim jobs` lists those that are)"))
         }
         Ok(Request::Queues) => Answer::Queues(device.queues()),
+        Ok(Request::Buffers) => Answer::Buffers(Box::new(device.buffers())),
+        Ok(Request::DenyAdd { sources }) => deny(&sources, device),
+        Ok(Request::DenyRemove { sources }) => allow(&sources, device),
+        Ok(Request::DenyList) => device
+            .denied()
+            .map_or_else(Answer::Refused, |denied| Answer::Denied(denied.iter().map(ToString::to_string).collect())),
+        Ok(Request::Guard) => device.guard().map_or_else(Answer::Refused, |guard| Answer::Guard(Box::new(guard))),
         Ok(Request::ConfigShow) => Answer::ConfigShow(device.config_toml()),
         Err(error) => Answer::Refused(format!(
             "this daemon (cmim {}) does not understand the request: {error}",
             env!("CARGO_PKG_VERSION")
         )),
     }
+}
+
+fn deny(sources: &str, device: &dyn Device) -> Answer {
+    let denied = network(sources).and_then(|network| device.deny(network).map(|()| network));
+    denied.map_or_else(Answer::Refused, |network| Answer::Changed(format!("{network} is denied")))
+}
+
+fn allow(sources: &str, device: &dyn Device) -> Answer {
+    match network(sources).and_then(|network| Ok((network, device.allow(network)?))) {
+        Ok((network, true)) => Answer::Changed(format!("{network} is no longer denied")),
+        Ok((network, false)) => {
+            Answer::Refused(format!("{network} is not in the list (`cmim deny list` shows those that are)"))
+        }
+        Err(why) => Answer::Refused(why),
+    }
+}
+
+/// An address alone is the network of that one address. Host bits do not matter: 203.0.113.7/24 says which hosts as well.
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    let network = text.parse::<IpNet>().ok().or_else(address);
+    network.map(|network| network.trunc()).ok_or_else(|| {
+        format!("{text:?} is no address or network such as 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32")
+    })
 }
 
 async fn send(writing: &mut (impl AsyncWriteExt + Unpin), answer: &Answer) -> io::Result<()> {
@@ -217,7 +250,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::control::client::ask;
-    use crate::control::message::{Connection, Job, Queue, Server, Status};
+    use crate::control::message::{Buffers, Connection, Guard, Job, Queue, Server, Status};
     use crate::observe::counters::Totals;
 
     /// A device with one figure in each answer.
@@ -251,8 +284,28 @@ pub(crate) mod tests {
             id == "7.0"
         }
 
+        fn buffers(&self) -> Buffers {
+            Buffers::default()
+        }
+
         fn queues(&self) -> Vec<Queue> {
             vec![Queue { upstream: "app".to_owned(), ..Queue::default() }]
+        }
+
+        fn deny(&self, _: IpNet) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn allow(&self, sources: IpNet) -> Result<bool, String> {
+            Ok(sources.prefix_len() == 24)
+        }
+
+        fn denied(&self) -> Result<Vec<IpNet>, String> {
+            Ok(vec!["203.0.113.0/24".parse().expect("a literal of this test")])
+        }
+
+        fn guard(&self) -> Result<Guard, String> {
+            Err("there is no kernel part running".to_owned())
         }
 
         fn config_toml(&self) -> String {
@@ -311,6 +364,31 @@ pub(crate) mod tests {
             assert!(matches!(servers, Answer::Servers(list) if list[0].upstream == "app"));
             let config = ask(path, &Request::ConfigShow).expect("an answer");
             assert!(matches!(config, Answer::ConfigShow(text) if text.contains("workers = 2")));
+        });
+    }
+
+    #[test]
+    fn networks_are_denied_and_allowed_by_any_way_of_writing_them() {
+        with_daemon("deny", |path| {
+            let add = |sources: &str| ask(path, &Request::DenyAdd { sources: sources.to_owned() }).expect("an answer");
+            for (sources, network) in [
+                ("203.0.113.7", "203.0.113.7/32"),
+                ("203.0.113.7/24", "203.0.113.0/24"),
+                ("2001:db8::1", "2001:db8::1/128"),
+            ] {
+                assert_eq!(add(sources), Answer::Changed(format!("{network} is denied")));
+            }
+            assert!(
+                matches!(add("example.org"), Answer::Refused(why) if why.contains("\"example.org\" is no address"))
+            );
+            let remove = |sources: &str| ask(path, &Request::DenyRemove { sources: sources.to_owned() });
+            assert!(matches!(remove("10.0.0.0/24"), Ok(Answer::Changed(_))));
+            assert!(matches!(remove("10.0.0.0/8"), Ok(Answer::Refused(why)) if why.contains("cmim deny list")));
+            assert_eq!(
+                ask(path, &Request::DenyList).expect("an answer"),
+                Answer::Denied(vec!["203.0.113.0/24".to_owned()])
+            );
+            assert!(matches!(ask(path, &Request::Guard), Ok(Answer::Refused(_))));
         });
     }
 

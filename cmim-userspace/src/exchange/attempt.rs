@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::failure::{ContentFault, Failure};
 use super::link::{Job, Link};
@@ -16,15 +16,12 @@ use super::site::Site;
 use super::timer::Timer;
 use super::upload::{Gathered, Upload};
 use super::upstream::Place;
-use crate::buffer::Held;
 use crate::config::model::{Balance, HashOn, RequestBuffering, SendProxyProtocol};
 use crate::h1::{Forwarding, Known, Limits, ReplyHead, ReplyParser, Version, encode};
 use crate::job::State;
 use crate::net::{self, proxy_protocol};
 use crate::upstream::{Ask, ServerId};
 
-/// Pieces that one write takes.
-const SLICES: usize = 8;
 /// Interim replies that one request may get; a server that sends more is not going to answer.
 const MOST_INTERIM: u32 = 100;
 
@@ -35,7 +32,7 @@ pub(super) struct Answered {
     pub head: ReplyHead,
     pub upload: Upload,
     /// Interim replies that were not sent on yet.
-    pub early: Held,
+    pub early: Bytes,
 }
 
 /// Sends the request until a server answers it or nothing more may be tried.
@@ -154,8 +151,8 @@ async fn attempt(
     let head = site.buffers.written(|out| {
         encode::request(&job.head, &forwarding(link, job), delimit, out);
     });
-    let mut upload = Upload::new(site, head, gathered, delimit, connected);
-    let mut early = Held::new(Arc::clone(&site.memory));
+    let mut upload = Upload::new(head, gathered, delimit, connected);
+    let mut early = BytesMut::new();
     let mut waiting =
         HeadWait { site, link, job, parser: ReplyParser::new(), began: false, interim: 0, timer: Timer::default() };
     let head = poll_fn(|cx| waiting.poll(cx, &mut connection, &mut upload, gathered, &mut early)).await;
@@ -163,7 +160,7 @@ async fn attempt(
     match head {
         Ok(head) => {
             job.trail.first_byte = Some(connected.elapsed());
-            Ok(Answered { connection, head, upload, early })
+            Ok(Answered { connection, head, upload, early: early.freeze() })
         }
         Err(failure) => {
             let reused = connection.reused;
@@ -283,7 +280,7 @@ impl HeadWait<'_> {
         connection: &mut ServerConnection,
         upload: &mut Upload,
         gathered: &mut Gathered,
-        early: &mut Held,
+        early: &mut BytesMut,
     ) -> Poll<Result<ReplyHead, Failure>> {
         if !upload.is_over()
             && let Poll::Ready(Err(failure)) = upload.poll(cx, self.site, self.link, connection, gathered)
@@ -301,7 +298,7 @@ impl HeadWait<'_> {
                     return Poll::Ready(Err(Failure::EndlessInterim));
                 }
                 if self.job.head.version == Version::Http11 {
-                    early.append_unaccounted(self.site.buffers.written(|out| encode::interim(&head, out)));
+                    encode::interim(&head, early);
                 }
                 continue;
             }
@@ -334,11 +331,9 @@ impl HeadWait<'_> {
     }
 
     /// Sends interim replies on as far as it is this request's turn.
-    fn pass_on(&self, cx: &mut Context<'_>, early: &mut Held) -> Result<(), Failure> {
+    fn pass_on(&self, cx: &mut Context<'_>, early: &mut BytesMut) -> Result<(), Failure> {
         while !early.is_empty() && self.link.poll_due(cx, self.job.seq).is_ready() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = early.slices(&mut slices);
-            match self.link.poll_write(cx, &slices[..filled]) {
+            match self.link.poll_write(cx, &[IoSlice::new(early)]) {
                 Poll::Ready(Ok(count)) => early.advance(count),
                 Poll::Ready(Err(_)) => return Err(Failure::ClientGone),
                 Poll::Pending => break,

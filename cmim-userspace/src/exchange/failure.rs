@@ -39,6 +39,10 @@ pub enum Failure {
     NotForThisClient(#[from] Refusal),
     #[error("the reply is longer than what the buffer tiers can hold")]
     BuffersFull,
+    #[error("the request's content is longer than what the buffer tiers can hold")]
+    NoRoomForContent,
+    #[error("a buffer tier lost a part of what it held: {0}")]
+    TierLost(#[source] io::Error),
     /// The request's own content is at fault, not a server.
     #[error("{0}")]
     Content(#[from] ContentFault),
@@ -65,7 +69,7 @@ impl Failure {
     /// The status of the reply that the device makes instead.
     pub fn status(&self) -> u16 {
         match self {
-            Self::QueueFull | Self::QueueTimeout | Self::Cancelled => 503,
+            Self::QueueFull | Self::QueueTimeout | Self::NoRoomForContent | Self::Cancelled => 503,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::ServerIdle => 504,
             Self::Content(ContentFault::Chunk(error)) => error.status(),
             Self::Content(ContentFault::Idle) => 408,
@@ -80,6 +84,7 @@ impl Failure {
             | Self::UnaskedUpgrade
             | Self::NotForThisClient(_)
             | Self::BuffersFull
+            | Self::TierLost(_)
             | Self::ClientGone => 502,
         }
     }
@@ -87,7 +92,7 @@ impl Failure {
     /// Seconds after which trying again may help, for 503.
     pub fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::QueueFull | Self::QueueTimeout => Some(1),
+            Self::QueueFull | Self::QueueTimeout | Self::NoRoomForContent => Some(1),
             _ => None,
         }
     }

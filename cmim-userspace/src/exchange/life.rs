@@ -18,6 +18,7 @@ use super::upload::Gathered;
 use crate::h1::{self, Method, ReplyContent, ReplyDelimit, ReplyTo, local_reply};
 use crate::job::State;
 use crate::lane::copy;
+use crate::observe::roll::Doing;
 use crate::reply::{self, Plan};
 use crate::stack::Seq;
 
@@ -33,8 +34,8 @@ pub enum Outcome {
 }
 
 /// Takes a request to a server and its reply to the client.
-pub async fn run(site: &Site, link: &Link, mut job: Box<Job>) -> (Outcome, Box<Job>) {
-    let outcome = match exchange(site, link, &mut job).await {
+pub async fn run(site: &Site, link: &Link, job: &mut Job) -> Outcome {
+    match exchange(site, link, job).await {
         Ok(outcome) => outcome,
         Err(Failure::ClientGone) => {
             job.trail.reason.get_or_insert_with(|| Failure::ClientGone.to_string());
@@ -59,8 +60,7 @@ pub async fn run(site: &Site, link: &Link, mut job: Box<Job>) -> (Outcome, Box<J
             }
             outcome
         }
-    };
-    (outcome, job)
+    }
 }
 
 async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Failure> {
@@ -115,11 +115,11 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
     let Answered { connection, head, early, .. } = answered;
     debug_assert_eq!(head.content, ReplyContent::None);
     job.trail.handling = Handling::Tunnel;
+    link.record.doing(Doing::Tunnel);
     job.progress.to(State::Replying);
     let to = ReplyTo { client_version: job.head.version, persist: true };
     let head = site.buffers.written(|out| h1::encode::reply(&head, &to, ReplyDelimit::None, out));
-    let pieces = early.pieces().cloned().chain([head]);
-    for piece in pieces {
+    for piece in [early, head] {
         send(site, link, job.seq, piece).await?;
     }
     let (socket, read, lease) = connection.into_tunnel();

@@ -10,6 +10,7 @@ mod content;
 mod failure;
 mod life;
 mod link;
+mod pace;
 mod progress;
 mod relay;
 mod server;

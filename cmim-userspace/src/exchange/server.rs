@@ -43,42 +43,38 @@ impl ServerSocket {
 
 /// A connection in use, with the place at the server that it takes.
 #[derive(Debug)]
-pub struct ServerConnection {
+pub(super) struct ServerConnection {
     socket: ServerSocket,
     /// Bytes read and not looked at yet.
-    pub buffer: BytesMut,
+    pub(super) buffer: BytesMut,
     lease: Lease,
     /// It came out of the pool: the server may have closed it already.
-    pub reused: bool,
+    pub(super) reused: bool,
 }
 
 impl ServerConnection {
-    pub fn new(socket: ServerSocket, lease: Lease, reused: bool) -> Self {
+    pub(super) fn new(socket: ServerSocket, lease: Lease, reused: bool) -> Self {
         Self { socket, buffer: BytesMut::new(), lease, reused }
     }
 
-    pub fn lease(&self) -> &Lease {
-        &self.lease
-    }
-
-    pub fn stream(&self) -> &Stream {
+    pub(super) fn stream(&self) -> &Stream {
         &self.socket.stream
     }
 
     /// Reads what has come; `Ok(0)`: the server ended its side.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, site: &Site) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, site: &Site) -> Poll<io::Result<usize>> {
         site.buffers.make_room(&mut self.buffer);
         self.socket.stream.poll_read(cx, &mut self.buffer)
     }
 
-    pub fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.socket.stream.poll_write(cx, slices)
     }
 
     /// The reply is whole: the connection goes back to the pool if it can take another request. Bytes beyond the
     /// reply's end are nobody's and disqualify it. What comes back is its read buffer, whose bytes may still be on
     /// their way to the client.
-    pub fn finish(self, site: &Site, persistent: bool) -> BytesMut {
+    pub(super) fn finish(self, site: &Site, persistent: bool) -> BytesMut {
         if persistent && self.buffer.is_empty() {
             self.lease.reusable(site, self.socket);
         } else {
@@ -88,12 +84,12 @@ impl ServerConnection {
     }
 
     /// The connection failed before it gave a reply.
-    pub fn failed(self) {
+    pub(super) fn failed(self) {
         self.lease.failed();
     }
 
     /// The connection became a tunnel: its stream, and the place that it keeps until that ends.
-    pub fn into_tunnel(self) -> (ServerSocket, BytesMut, Lease) {
+    pub(super) fn into_tunnel(self) -> (ServerSocket, BytesMut, Lease) {
         (self.socket, self.buffer, self.lease)
     }
 }

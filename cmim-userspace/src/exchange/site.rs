@@ -7,7 +7,7 @@ use std::task::Waker;
 use tokio::sync::Notify;
 
 use super::upstream::SharedUpstream;
-use crate::buffer::{BufferPool, Memory};
+use crate::buffer::{BufferPool, Store};
 use crate::config::model::{Config, UpstreamIndex};
 use crate::observe::access_log::LogWriter;
 use crate::observe::counters::Counters;
@@ -22,7 +22,7 @@ pub struct Site {
     pub upstreams: Vec<Arc<SharedUpstream>>,
     pub counters: Arc<Counters>,
     pub buffers: BufferPool,
-    pub memory: Arc<Memory>,
+    pub store: Arc<Store>,
     pub log: LogWriter,
     /// Told when one of this worker's idle server connections turns readable.
     pub idle_watch: Waker,

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::IoSlice;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::content::Content;
 use super::failure::{ContentFault, Failure};
@@ -14,7 +14,7 @@ use super::link::{Job, Link};
 use super::server::ServerConnection;
 use super::site::Site;
 use super::timer::Timer;
-use crate::buffer::Held;
+use crate::buffer::{Held, SendError};
 use crate::config::model::RequestBuffering;
 use crate::h1::{LAST_CHUNK, RequestContent, RequestDelimit, chunk_header};
 
@@ -23,64 +23,85 @@ const SLICES: usize = 16;
 
 /// A request's content as far as the device has it before a server is asked for.
 #[derive(Debug)]
-pub struct Gathered {
-    held: Held,
+pub(super) struct Gathered {
+    /// `None`: the request has no content.
+    held: Option<Box<Held>>,
     /// What is still to come from the client; `None`: `held` is the whole.
     rest: Option<Content>,
+    /// A piece for which there was no room.
+    left: Option<Bytes>,
     /// Whether a part of `rest` went to a server, so that the request cannot be sent again.
-    pub spent: bool,
+    pub(super) spent: bool,
 }
 
 impl Gathered {
     /// Reads a request's content as far as `request_buffering` says, so that a slow client holds no server.
-    pub async fn gather(site: &Site, link: &Link, job: &Job) -> Result<Self, Failure> {
-        let limits = &site.config.limits;
-        let mut gathered = Self {
-            held: Held::new(site.memory.clone()),
-            rest: Some(Content::of_request(job.head.content, limits.request_content)),
-            spent: false,
-        };
+    pub(super) async fn gather(site: &Site, link: &Link, job: &Job) -> Result<Self, Failure> {
+        let mut gathered = Self { held: None, rest: None, left: None, spent: false };
         if job.head.content == RequestContent::None {
-            gathered.rest = None;
-        } else if job.upstream.model.request_buffering != RequestBuffering::Never {
-            gathered.fill(site, link, job).await?;
+            return Ok(gathered);
         }
+        gathered.rest = Some(Content::of_request(job.head.content, site.config.limits.request_content));
+        let mut held = Box::new(Held::for_replay(&site.store));
+        match job.upstream.model.request_buffering {
+            RequestBuffering::Never => {}
+            RequestBuffering::Auto => gathered.fill(site, link, job, &mut held, job.upstream.model.hold_size).await?,
+            RequestBuffering::Always => {
+                gathered.fill(site, link, job, &mut held, u64::MAX).await?;
+                if !gathered.is_whole() {
+                    return Err(Failure::NoRoomForContent);
+                }
+            }
+        }
+        held.finish();
+        gathered.held = Some(held);
         Ok(gathered)
     }
 
-    pub fn is_whole(&self) -> bool {
-        self.rest.is_none()
+    pub(super) fn is_whole(&self) -> bool {
+        self.rest.is_none() && self.left.is_none()
+    }
+
+    /// Content bytes that are there.
+    fn len(&self) -> u64 {
+        self.held.as_ref().map_or(0, |held| held.total())
     }
 
     /// How the content is announced to the server: with a length wherever one is known.
-    pub fn delimit(&self, job: &Job) -> RequestDelimit {
-        match (job.head.content, &self.rest) {
-            (RequestContent::Chunked, None) if self.held.is_empty() => RequestDelimit::ZeroLength,
-            (RequestContent::Chunked, None) => RequestDelimit::Length(self.held.len()),
-            _ => job.head.delimit(),
+    pub(super) fn delimit(&self, job: &Job) -> RequestDelimit {
+        if job.head.content != RequestContent::Chunked || !self.is_whole() {
+            return job.head.delimit();
+        }
+        match self.len() {
+            0 => RequestDelimit::ZeroLength,
+            length => RequestDelimit::Length(length),
         }
     }
 
-    async fn fill(&mut self, site: &Site, link: &Link, job: &Job) -> Result<(), Failure> {
+    /// Fills `held` up to `enough` bytes, or as far as there is room: what is left goes on to the server as it comes.
+    async fn fill(&mut self, site: &Site, link: &Link, job: &Job, held: &mut Held, enough: u64) -> Result<(), Failure> {
         if job.head.expects_continue && link.with_input(|input| input.is_empty()) {
-            self.invite(site, link).await?;
+            invite(site, link).await?;
         }
-        let enough = site.config.buffer.memory_per_reply;
         let mut timer = Timer::default();
         let mut progress = Instant::now();
         let idle = site.config.timeouts.client_idle;
         poll_fn(|cx| {
-            while let Some(content) = &mut self.rest
-                && self.held.len() < enough
-            {
+            loop {
+                if self.left.is_some() {
+                    match held.poll_append(cx, &mut self.left) {
+                        Poll::Ready(Ok(())) => job.progress.has(held.total(), held.tier()),
+                        Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                let Some(content) = self.rest.as_mut().filter(|_| held.total() < enough) else {
+                    return Poll::Ready(Ok(()));
+                };
                 match link.poll_content(cx, content, site)? {
                     Poll::Ready(Some(piece)) => {
                         progress = Instant::now();
-                        // No room: what is here goes on to the server, and the rest as it comes.
-                        if let Err(piece) = self.held.append(piece) {
-                            self.held.append_unaccounted(piece);
-                            return Poll::Ready(Ok(()));
-                        }
+                        self.left = Some(piece);
                     }
                     Poll::Ready(None) => {
                         self.rest = None;
@@ -91,84 +112,101 @@ impl Gathered {
                     }
                 }
             }
-            Poll::Ready(Ok(()))
         })
         .await
     }
+}
 
-    /// Answers `Expect: 100-continue`: the device takes the content itself.
-    async fn invite(&self, site: &Site, link: &Link) -> Result<(), Failure> {
-        let mut invitation = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
-        let mut timer = Timer::default();
-        let deadline = Instant::now() + site.config.timeouts.client_write;
-        poll_fn(|cx| {
-            while !invitation.is_empty() {
-                match link.poll_write(cx, &[IoSlice::new(&invitation)]) {
-                    Poll::Ready(Ok(count)) => invitation.advance(count),
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
-                    Poll::Pending => return timer.poll_until(cx, deadline).map(|()| Err(Failure::ClientGone)),
-                }
+/// Answers `Expect: 100-continue`: the device takes the content itself.
+async fn invite(site: &Site, link: &Link) -> Result<(), Failure> {
+    let mut invitation = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
+    let mut timer = Timer::default();
+    let deadline = Instant::now() + site.config.timeouts.client_write;
+    poll_fn(|cx| {
+        while !invitation.is_empty() {
+            match link.poll_write(cx, &[IoSlice::new(&invitation)]) {
+                Poll::Ready(Ok(count)) => invitation.advance(count),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
+                Poll::Pending => return timer.poll_until(cx, deadline).map(|()| Err(Failure::ClientGone)),
             }
-            Poll::Ready(Ok(()))
-        })
-        .await
-    }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
 }
 
 /// One try at sending a request.
 #[derive(Debug)]
-pub struct Upload {
+pub(super) struct Upload {
+    /// The head, and a chunk line for what was gathered where the content goes out chunked.
+    front: Bytes,
+    /// What comes behind what was gathered.
     out: VecDeque<Bytes>,
-    /// The client's part is read to its end, or there is none.
-    gathered: bool,
+    state: Sending,
     chunked: bool,
-    /// The server stopped taking it; its reply may still come.
-    broken: bool,
-    pub content_bytes: u64,
+    pub(super) content_bytes: u64,
     /// When a byte last moved.
-    pub progress: Instant,
+    pub(super) progress: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    /// The head, and with it what was gathered.
+    Gathered,
+    /// What the client still sends.
+    Rest,
+    Complete,
+    /// The server stopped taking it; its reply may still come.
+    Broken,
 }
 
 impl Upload {
     /// `head`: as it goes out.
-    pub fn new(site: &Site, head: Bytes, gathered: &Gathered, delimit: RequestDelimit, now: Instant) -> Self {
+    pub(super) fn new(head: Bytes, gathered: &mut Gathered, delimit: RequestDelimit, now: Instant) -> Self {
+        if let Some(held) = &mut gathered.held {
+            held.rewind();
+        }
+        let len = gathered.len();
         let mut upload = Self {
-            out: VecDeque::from([head]),
-            gathered: gathered.is_whole(),
+            front: head,
+            out: VecDeque::new(),
+            state: Sending::Gathered,
             chunked: delimit == RequestDelimit::Chunked,
-            broken: false,
-            content_bytes: 0,
+            content_bytes: len,
             progress: now,
         };
-        for piece in gathered.held.pieces() {
-            upload.push(site, piece.clone());
+        if upload.chunked && len > 0 {
+            let mut front = BytesMut::from(upload.front);
+            chunk_header(usize::try_from(len).unwrap_or(usize::MAX), &mut front);
+            upload.front = front.freeze();
+            upload.out.push_back(Bytes::from_static(b"\r\n"));
         }
         upload
     }
 
     /// Nothing is left to be sent, or the server does not take it.
-    pub fn is_over(&self) -> bool {
-        self.broken || (self.gathered && self.out.is_empty())
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, Sending::Complete | Sending::Broken)
     }
 
     /// The whole request was sent.
-    pub fn is_complete(&self) -> bool {
-        !self.broken && self.is_over()
+    pub(super) fn is_complete(&self) -> bool {
+        self.state == Sending::Complete
     }
 
     /// Gives up what is left of the request.
-    pub fn abandon(&mut self) {
-        self.broken = true;
+    pub(super) fn abandon(&mut self) {
+        self.state = Sending::Broken;
     }
 
     /// The client is awaited, and not the server.
-    pub fn awaits_client(&self) -> bool {
-        self.out.is_empty() && !self.is_over()
+    pub(super) fn awaits_client(&self) -> bool {
+        self.state == Sending::Rest && self.out.is_empty()
     }
 
     /// Sends as much as both sides allow. Ready once it is over; a server that stops taking the request is no error
     /// here, because its reply may be on its way (RFC 9112 section 9.5).
-    pub fn poll(
+    pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         site: &Site,
@@ -177,38 +215,87 @@ impl Upload {
         gathered: &mut Gathered,
     ) -> Poll<Result<(), Failure>> {
         loop {
-            if self.broken {
-                return Poll::Ready(Ok(()));
-            }
-            while !self.out.is_empty() {
-                match connection.poll_write(cx, &slices(&self.out)) {
+            match self.state {
+                Sending::Complete | Sending::Broken => return Poll::Ready(Ok(())),
+                Sending::Gathered => ready!(self.poll_gathered(cx, connection, gathered))?,
+                Sending::Rest if self.out.is_empty() => ready!(self.poll_client(cx, site, link, gathered))?,
+                Sending::Rest => match connection.poll_write(cx, &slices(&self.out)) {
                     Poll::Ready(Ok(count)) => self.sent(count),
-                    Poll::Ready(Err(_)) => self.broken = true,
+                    Poll::Ready(Err(_)) => self.abandon(),
                     Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    /// Sends the head and what was gathered.
+    fn poll_gathered(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &ServerConnection,
+        gathered: &mut Gathered,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            let polled = match &mut gathered.held {
+                Some(held) if !self.front.is_empty() || !held.is_empty() => {
+                    held.poll_send_behind(cx, connection.stream(), &mut self.front)
                 }
-                if self.broken {
+                None if !self.front.is_empty() => {
+                    let sent = connection.poll_write(cx, &[IoSlice::new(&self.front)]).map_err(SendError::Peer);
+                    sent.map_ok(|count| {
+                        self.front.advance(count);
+                        count
+                    })
+                }
+                Some(_) | None => {
+                    self.state = Sending::Rest;
+                    if self.out.is_empty() && gathered.is_whole() {
+                        self.state = Sending::Complete;
+                    }
                     return Poll::Ready(Ok(()));
                 }
-            }
-            let Some(rest) = &mut gathered.rest else { return Poll::Ready(Ok(())) };
-            match link.poll_content(cx, rest, site)? {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(piece)) => {
-                    gathered.spent = true;
-                    self.progress = Instant::now();
-                    self.push(site, piece);
+            };
+            match polled {
+                Poll::Ready(Ok(_)) => self.progress = Instant::now(),
+                Poll::Ready(Err(SendError::Peer(_))) => {
+                    self.abandon();
+                    return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(None) => {
-                    gathered.spent = true;
-                    gathered.rest = None;
-                    link.give_input_back();
-                    self.gathered = true;
-                    if self.chunked {
-                        self.out.push_back(Bytes::from_static(LAST_CHUNK));
-                    }
+                Poll::Ready(Err(SendError::Lost(source))) => return Poll::Ready(Err(Failure::TierLost(source))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Takes the next piece of the rest from the client.
+    fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        site: &Site,
+        link: &Link,
+        gathered: &mut Gathered,
+    ) -> Poll<Result<(), Failure>> {
+        let piece = match (gathered.left.take(), &mut gathered.rest) {
+            (Some(left), _) => Some(left),
+            (None, Some(rest)) => ready!(link.poll_content(cx, rest, site))?,
+            (None, None) => {
+                self.state = Sending::Complete;
+                return Poll::Ready(Ok(()));
+            }
+        };
+        gathered.spent = true;
+        self.progress = Instant::now();
+        match piece {
+            Some(piece) => self.push(site, piece),
+            None => {
+                gathered.rest = None;
+                link.give_input_back();
+                if self.chunked {
+                    self.out.push_back(Bytes::from_static(LAST_CHUNK));
                 }
             }
         }
+        Poll::Ready(Ok(()))
     }
 
     fn push(&mut self, site: &Site, piece: Bytes) {

@@ -55,7 +55,7 @@ impl SharedUpstream {
         let acquired = self.state.lock().acquire(ask, Instant::now(), waiter);
         match acquired {
             Acquired::Granted(grant) => Ok(self.place(grant)),
-            Acquired::Refused(_) => Err(Failure::QueueFull),
+            Acquired::QueueFull => Err(Failure::QueueFull),
             Acquired::Queued(ticket) => {
                 let receiver = queued.ok_or(Failure::QueueFull)?;
                 progress.to(State::Queued);

@@ -12,6 +12,7 @@ use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supp
 use rustix::thread::{CapabilitySet, capabilities};
 use serde::Serialize;
 
+use super::loaded::read_sysctl;
 use super::{load, pin};
 use crate::config::model::Kernel;
 
@@ -38,16 +39,20 @@ const PROGRAMS: [(&str, ProgramType, &str); 6] = [
     ("sk_reuseport", ProgramType::SkReuseport, "steering: the least busy worker"),
 ];
 
-const MAPS: [(&str, MapType, &str); 6] = [
+const MAPS: [(&str, MapType, &str); 8] = [
+    ("array", MapType::Array, "CMIM_SETTINGS, CMIM_WORKERS"),
     ("hash", MapType::Hash, "CMIM_CONNECTIONS, CMIM_LISTENERS"),
-    ("lpm_trie", MapType::LpmTrie, "CMIM_DENY_V4, CMIM_DENY_V6"),
+    ("lru_hash", MapType::LruHash, "CMIM_SOURCES"),
+    ("lpm_trie", MapType::LpmTrie, "CMIM_DENY_V4, CMIM_DENY_V6, CMIM_STEERING"),
     ("percpu_array", MapType::PerCpuArray, "CMIM_COUNTERS"),
     ("sockhash", MapType::SockHash, "CMIM_SOCKETS"),
     ("ringbuf", MapType::RingBuf, "the programs' log"),
-    ("reuseport_sockarray", MapType::ReuseportSockArray, "steering: the least busy worker"),
+    ("sockmap", MapType::SockMap, "CMIM_LISTENING"),
 ];
 
-const HELPERS: [(&str, ProgramType, BpfHelper, &str); 9] = [
+const COOKIES: &str = "guard: SYN cookies under a flood";
+
+const HELPERS: [(&str, ProgramType, BpfHelper, &str); 15] = [
     ("sk_redirect_hash", ProgramType::SkSkb, BpfHelper::BPF_FUNC_sk_redirect_hash, "sockmap lane"),
     ("skc_to_tcp_sock", ProgramType::SkSkb, BpfHelper::BPF_FUNC_skc_to_tcp_sock, "sockmap lane: its window"),
     ("probe_read_kernel", ProgramType::SkSkb, BpfHelper::BPF_FUNC_probe_read_kernel, "sockmap lane: its window"),
@@ -55,18 +60,14 @@ const HELPERS: [(&str, ProgramType, BpfHelper, &str); 9] = [
     ("sock_hash_update", ProgramType::SockOps, BpfHelper::BPF_FUNC_sock_hash_update, "local lane"),
     ("sk_assign", ProgramType::SkLookup, BpfHelper::BPF_FUNC_sk_assign, "steering"),
     ("sk_select_reuseport", ProgramType::SkReuseport, BpfHelper::BPF_FUNC_sk_select_reuseport, "steering"),
-    (
-        "tcp_raw_gen_syncookie_ipv4",
-        ProgramType::Xdp,
-        BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv4,
-        "guard: SYN cookies",
-    ),
-    (
-        "tcp_raw_check_syncookie_ipv4",
-        ProgramType::Xdp,
-        BpfHelper::BPF_FUNC_tcp_raw_check_syncookie_ipv4,
-        "guard: SYN cookies",
-    ),
+    ("skc_lookup_tcp", ProgramType::Xdp, BpfHelper::BPF_FUNC_skc_lookup_tcp, COOKIES),
+    ("tcp_gen_syncookie", ProgramType::Xdp, BpfHelper::BPF_FUNC_tcp_gen_syncookie, COOKIES),
+    ("xdp_adjust_tail", ProgramType::Xdp, BpfHelper::BPF_FUNC_xdp_adjust_tail, COOKIES),
+    ("xdp_load_bytes", ProgramType::Xdp, BpfHelper::BPF_FUNC_xdp_load_bytes, COOKIES),
+    ("xdp_store_bytes", ProgramType::Xdp, BpfHelper::BPF_FUNC_xdp_store_bytes, COOKIES),
+    ("check_mtu", ProgramType::Xdp, BpfHelper::BPF_FUNC_check_mtu, COOKIES),
+    ("tcp_raw_check_syncookie_ipv4", ProgramType::Xdp, BpfHelper::BPF_FUNC_tcp_raw_check_syncookie_ipv4, COOKIES),
+    ("tcp_raw_check_syncookie_ipv6", ProgramType::Xdp, BpfHelper::BPF_FUNC_tcp_raw_check_syncookie_ipv6, COOKIES),
 ];
 
 const CAPABILITIES: [(&str, CapabilitySet, &str); 4] = [
@@ -77,10 +78,12 @@ const CAPABILITIES: [(&str, CapabilitySet, &str); 4] = [
 ];
 
 /// A sysctl, the least number that is good, and what it is for.
-const SYSCTLS: [(&str, u64, &str); 4] = [
+const SYSCTLS: [(&str, u64, &str); 6] = [
     ("net.core.bpf_jit_enable", 1, "without the JIT programs are interpreted, many times slower"),
     ("net.core.rmem_max", 1 << 20, "socket buffers that hold a splice's window"),
     ("net.core.wmem_max", 1 << 20, "socket buffers that hold a splice's window"),
+    ("net.core.somaxconn", 4_096, "connections that may wait for a worker to accept them"),
+    ("net.ipv4.tcp_syncookies", 1, "without cookies of the kernel's own the guard can only drop what a flood sends"),
     ("net.ipv4.tcp_migrate_req", 1, "connections in the accept queue survive a worker's end"),
 ];
 
@@ -186,9 +189,4 @@ fn sysctl(name: &str, least: u64, purpose: &str) -> Finding {
         Some(value) => finding(name, "sysctl", value >= least, format!("{value} ({purpose})"), &way_out),
         None => finding(name, "sysctl", false, format!("not there ({purpose})"), ENABLE_KERNEL),
     }
-}
-
-fn read_sysctl(name: &str) -> Option<u64> {
-    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-    fs::read_to_string(path).ok()?.trim().parse().ok()
 }

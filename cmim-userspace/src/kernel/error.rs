@@ -4,7 +4,10 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
+use cmim_common::names;
 use thiserror::Error;
+
+use crate::config::ListenAddress;
 
 /// One thing that the kernel part could not do. Nothing is half done when it is returned, and trying again is safe.
 #[derive(Debug, Error)]
@@ -26,6 +29,18 @@ pub enum KernelError {
         #[source]
         source: Box<aya::maps::MapError>,
     },
+    #[error("map {name} is full")]
+    Full { name: &'static str },
+    #[error("map {name} cannot be shared as memory")]
+    Memory {
+        name: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("this kernel has no {what}")]
+    Unsupported { what: &'static str },
+    #[error("listener \"{listener}\": nothing leads connections for {address} to it ({})", why.as_deref().unwrap_or("kernel.mode is \"off\""))]
+    NotSteered { listener: String, address: ListenAddress, why: Option<String> },
     #[error("the verifier refused program {name}: {complaint}")]
     Refused {
         name: &'static str,
@@ -48,6 +63,8 @@ pub enum KernelError {
         #[source]
         source: Box<aya::programs::ProgramError>,
     },
+    #[error("interface {interface} is not guarded: {why}")]
+    Unguarded { interface: String, why: String },
     #[error("{} belongs to a living cmim{}", path.display(), of_process(*owner))]
     PinDirTaken { path: PathBuf, owner: Option<u32> },
     #[error("{} is not on a BPF file system, so no map can be pinned", path.display())]
@@ -85,7 +102,17 @@ impl KernelError {
             Self::Load { .. } | Self::Map { .. } | Self::Program { .. } | Self::Refused { .. } => {
                 "see `cmim doctor`".to_owned()
             }
+            Self::Memory { .. } | Self::Unsupported { .. } => "see `cmim doctor`".to_owned(),
+            Self::Full { name } => full(name).to_owned(),
+            Self::NotSteered { .. } => {
+                "a network or a range of ports needs the kernel part; name single addresses without it".to_owned()
+            }
             Self::NoInterface { .. } => "`ip link` lists those there are; correct kernel.interfaces".to_owned(),
+            Self::Unguarded { interface, .. } => {
+                format!(
+                    "`bpftool net` shows what holds {interface}; kernel.xdp_mode = \"generic\" works on any interface"
+                )
+            }
             Self::Attach { target, .. } => {
                 format!("`bpftool net` shows what holds {target}; kernel.xdp_mode = \"generic\" works on any interface")
             }
@@ -120,6 +147,15 @@ impl KernelError {
             clause.push(')');
         }
         clause
+    }
+}
+
+/// What to do about a map without room.
+fn full(name: &str) -> &'static str {
+    match name {
+        names::DENY_V4 | names::DENY_V6 => "deny larger networks instead of single addresses",
+        names::STEERING => "listen on fewer ports; each port of a range takes an entry for each of its networks",
+        _ => "it holds what one device is meant to serve; run another daemon",
     }
 }
 

@@ -1,8 +1,10 @@
-//! Puts the guard on interfaces, as close to the wire as each allows.
+//! Puts the guard on interfaces, as close to the wire as each allows, and on those that appear later.
 
-use aya::programs::xdp::XdpMode as AyaMode;
+use aya::programs::xdp::{XdpLinkId, XdpMode as AyaMode};
 use aya::programs::{ProgramError, Xdp};
 use cmim_common::names;
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::error::KernelError;
 use crate::config::model::XdpMode;
@@ -34,13 +36,99 @@ impl Place {
     }
 }
 
-/// Attaches the loaded guard to an interface of this thread's network namespace. It stays until the program is dropped.
-///
-/// # Errors
-///
-/// When the interface is not there, has a foreign XDP program, or its driver knows no native XDP where the mode insists.
-pub fn attach(guard: &mut Xdp, interface: &str, mode: XdpMode) -> Result<Place, KernelError> {
-    let place = match mode {
+/// The interfaces that are to be guarded, and where each of them stands.
+#[derive(Debug)]
+pub(super) struct Interfaces {
+    mode: XdpMode,
+    all: Vec<Interface>,
+}
+
+#[derive(Debug)]
+struct Interface {
+    name: String,
+    /// The kernel's number of the one that was last seen; `None`: there is none of this name.
+    index: Option<u32>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Guarded { place: Place, link: XdpLinkId },
+    Unguarded { why: KernelError },
+}
+
+impl Interfaces {
+    /// None of them is guarded yet.
+    pub(super) fn new(names: &[String], mode: XdpMode) -> Self {
+        let all = names.iter().map(|name| {
+            let why = KernelError::NoInterface { interface: name.clone() };
+            Interface { name: name.clone(), index: None, state: State::Unguarded { why } }
+        });
+        Self { mode, all: all.collect() }
+    }
+
+    /// Guards those that have appeared since the last look, or at the first one, and notices those that have vanished.
+    /// Interfaces are those of the calling thread's network namespace.
+    pub(super) fn look(&mut self, guard: &mut Xdp) {
+        let mode = self.mode;
+        for interface in &mut self.all {
+            interface.look(guard, mode);
+        }
+    }
+
+    /// Guarded interfaces with the place of the guard.
+    pub(super) fn guarded(&self) -> impl Iterator<Item = (&str, Place)> {
+        self.all.iter().filter_map(|interface| match &interface.state {
+            State::Guarded { place, .. } => Some((interface.name.as_str(), *place)),
+            State::Unguarded { .. } => None,
+        })
+    }
+
+    /// The others with the reason.
+    pub(super) fn unguarded(&self) -> impl Iterator<Item = (&str, &KernelError)> {
+        self.all.iter().filter_map(|interface| match &interface.state {
+            State::Guarded { .. } => None,
+            State::Unguarded { why } => Some((interface.name.as_str(), why)),
+        })
+    }
+}
+
+impl Interface {
+    fn look(&mut self, guard: &mut Xdp, mode: XdpMode) {
+        let index = index_of(&self.name);
+        if index == self.index {
+            return;
+        }
+        self.index = index;
+        let state = match index {
+            Some(_) => match attach(guard, &self.name, mode) {
+                Ok((place, link)) => State::Guarded { place, link },
+                Err(why) => {
+                    tracing::debug!(interface = self.name, "not guarded: {}", why.clause());
+                    State::Unguarded { why }
+                }
+            },
+            None => {
+                tracing::warn!(interface = self.name, "the interface is gone; it is guarded again when it comes back");
+                State::Unguarded { why: KernelError::NoInterface { interface: self.name.clone() } }
+            }
+        };
+        if let State::Guarded { link, .. } = std::mem::replace(&mut self.state, state) {
+            // The interface took the program with it; what is left is a descriptor.
+            let _: Result<(), ProgramError> = guard.detach(link);
+        }
+    }
+}
+
+/// The kernel's number of an interface of this thread's network namespace.
+fn index_of(name: &str) -> Option<u32> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    name_to_index(socket, name).ok()
+}
+
+/// Attaches the loaded guard to an interface. It stays until the program is dropped.
+fn attach(guard: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(Place, XdpLinkId), KernelError> {
+    let (place, link) = match mode {
         XdpMode::Native => attach_at(guard, interface, Place::Native),
         XdpMode::Generic => attach_at(guard, interface, Place::Generic),
         XdpMode::Auto => attach_at(guard, interface, Place::Native).or_else(|native| {
@@ -52,12 +140,12 @@ pub fn attach(guard: &mut Xdp, interface: &str, mode: XdpMode) -> Result<Place, 
         }),
     }?;
     tracing::info!(interface, place = place.name(), "guard attached");
-    Ok(place)
+    Ok((place, link))
 }
 
-fn attach_at(guard: &mut Xdp, interface: &str, place: Place) -> Result<Place, KernelError> {
+fn attach_at(guard: &mut Xdp, interface: &str, place: Place) -> Result<(Place, XdpLinkId), KernelError> {
     match guard.attach(interface, place.aya()) {
-        Ok(_link) => Ok(place),
+        Ok(link) => Ok((place, link)),
         Err(ProgramError::UnknownInterface { name }) => Err(KernelError::NoInterface { interface: name }),
         Err(source) => {
             Err(KernelError::Attach { name: names::GUARD, target: interface.to_owned(), source: Box::new(source) })

@@ -39,12 +39,13 @@ pub fn lacking_capabilities() -> Vec<&'static str> {
     NEEDED.iter().filter(|(_, needed)| !effective.contains(*needed)).map(|(name, _)| *name).collect()
 }
 
-/// Creates all maps and prepares the programs; none is in the kernel yet.
+/// Creates all maps and prepares the programs; none is in the kernel yet. `has_cookies`: whether this kernel has the
+/// helpers for the guard's SYN cookies.
 ///
 /// # Errors
 ///
 /// When the binary has no object, the process lacks the rights, or the kernel refuses a map.
-pub fn object() -> Result<Ebpf, KernelError> {
+pub fn object(has_cookies: bool) -> Result<Ebpf, KernelError> {
     let Some(object) = OBJECT else {
         return Err(KernelError::NotBuilt);
     };
@@ -54,7 +55,11 @@ pub fn object() -> Result<Ebpf, KernelError> {
     }
     lift_locked_memory_limit();
     // No kernel types: the programs use none, and reading them takes most of a start's time.
-    EbpfLoader::new().btf(None).load(object).map_err(|source| KernelError::Load { source: Box::new(source) })
+    EbpfLoader::new()
+        .btf(None)
+        .override_global(names::HAS_COOKIES, &u32::from(has_cookies), true)
+        .load(object)
+        .map_err(|source| KernelError::Load { source: Box::new(source) })
 }
 
 /// Loads the guard, attached to nothing.
@@ -87,7 +92,7 @@ pub fn verdict(ebpf: &mut Ebpf, sockets: &Sockets) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn refused(name: &'static str, source: ProgramError) -> KernelError {
+pub(super) fn refused(name: &'static str, source: ProgramError) -> KernelError {
     if let ProgramError::LoadError { verifier_log, io_error } = source {
         let log = verifier_log.to_string();
         tracing::debug!(program = name, "{log}");

@@ -1,45 +1,41 @@
 //! Typed handles of the maps: what the daemon writes for the programs and reads back from them.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, SockHash};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, SockHash};
 use cmim_common::connection::{Connection, ConnectionKey};
 use cmim_common::counters::Counters;
 use cmim_common::deny::{BY_OPERATOR, Denial};
 use cmim_common::listener::{Listener, ListenerKey};
 use cmim_common::names;
+use cmim_common::settings::Settings;
+use cmim_common::spread::MAX_ROWS;
 use ipnet::IpNet;
-use serde::Serialize;
 
 use super::error::KernelError;
+use super::listening::{self, Listening};
 
 /// The sockhash, by the key of its connections.
 pub type Sockets = SockHash<MapData, ConnectionKey>;
 
-/// All maps of the kernel part. The maps live at least as long as this does.
+/// The maps that say what is guarded, denied, counted and spliced. They live at least as long as this does.
 pub struct Maps {
     pub connections: HashMap<MapData, ConnectionKey, Connection>,
     listeners: HashMap<MapData, ListenerKey, Listener>,
     deny_v4: LpmTrie<MapData, [u8; 4], Denial>,
     deny_v6: LpmTrie<MapData, [u8; 16], Denial>,
     counters: PerCpuArray<MapData, Counters>,
+    settings: Array<MapData, Settings>,
     pub sockets: Sockets,
 }
 
-/// What the guard counted for one listener's address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct ListenerCount {
-    pub id: u32,
-    pub address: SocketAddr,
-    pub syns: u64,
-}
-
 /// Replaces the value, whether there is one or not (`BPF_ANY`).
-const ANY: u64 = 0;
-/// The one entry of the counters.
+pub(super) const ANY: u64 = 0;
+/// The one entry of the counters and of the settings.
 const ONLY: u32 = 0;
 
 impl fmt::Debug for Maps {
@@ -61,48 +57,68 @@ impl Maps {
             deny_v4: take(ebpf, names::DENY_V4)?,
             deny_v6: take(ebpf, names::DENY_V6)?,
             counters: take(ebpf, names::COUNTERS)?,
+            settings: take(ebpf, names::SETTINGS)?,
             sockets: take(ebpf, names::SOCKETS)?,
         })
     }
 
-    /// Makes the kernel know exactly these listeners. One that stays keeps its count.
+    /// Makes the kernel know exactly these listeners. One that stays keeps its counts, its bucket and its row.
     ///
     /// # Errors
     ///
     /// When the map refuses one; those before it are in place.
-    pub fn set_listeners(&mut self, listeners: &[(u32, SocketAddr)]) -> Result<(), KernelError> {
-        let failed = |source| map_failed(names::LISTENERS, source);
-        let known: Vec<ListenerKey> = self.listeners.keys().collect::<Result<_, _>>().map_err(failed)?;
-        for (id, address) in listeners {
-            let key = ListenerKey::new(*address);
-            let syns = match self.listeners.get(&key, 0) {
-                Ok(listener) => listener.syns,
-                Err(MapError::KeyNotFound) => 0,
-                Err(source) => return Err(failed(source)),
-            };
-            self.listeners.insert(key, Listener { id: *id, flags: 0, syns }, ANY).map_err(failed)?;
+    pub fn set_listeners(&mut self, listeners: &[Listening]) -> Result<(), KernelError> {
+        let known = self.listeners()?;
+        let wanted: HashSet<ListenerKey> = listeners.iter().map(|listener| listening::key(&listener.address)).collect();
+        for (key, _) in known.iter().filter(|(key, _)| !wanted.contains(key)) {
+            self.listeners.remove(key).map_err(|source| map_failed(names::LISTENERS, source))?;
         }
-        for key in known {
-            if !listeners.iter().any(|(_, address)| ListenerKey::new(*address) == key) {
-                self.listeners.remove(&key).map_err(failed)?;
+        let staying = known.iter().filter(|(key, _)| wanted.contains(key));
+        let mut rows: HashSet<u32> = staying.map(|(_, listener)| listener.row).collect();
+        for listener in listeners {
+            let key = listening::key(&listener.address);
+            let before = known.iter().find(|(known, _)| *known == key).map(|(_, listener)| *listener);
+            // Left alone where nothing changes: writing would take back what was counted since the reading.
+            if before.is_some_and(|before| before.id == listener.id) {
+                continue;
             }
+            let row = before.map_or_else(|| free_row(&mut rows), |before| before.row);
+            let entry = Listener { id: listener.id, row, ..before.unwrap_or_default() };
+            self.listeners.insert(key, entry, ANY).map_err(|source| map_failed(names::LISTENERS, source))?;
         }
         Ok(())
     }
 
-    /// What the guard counted for each listener, in the map's order.
+    /// Every listener's address with what the guard counted for it, in the map's order.
     ///
     /// # Errors
     ///
     /// When the map cannot be read.
-    pub fn listeners(&self) -> Result<Vec<ListenerCount>, KernelError> {
-        let count = |(key, listener): (ListenerKey, Listener)| ListenerCount {
-            id: listener.id,
-            address: key.address(),
-            syns: listener.syns,
-        };
-        let counts: Result<Vec<_>, _> = self.listeners.iter().map(|entry| entry.map(count)).collect();
-        counts.map_err(|source| map_failed(names::LISTENERS, source))
+    pub fn listeners(&self) -> Result<Vec<(ListenerKey, Listener)>, KernelError> {
+        let entries: Result<Vec<_>, _> = self.listeners.iter().collect();
+        entries.map_err(|source| map_failed(names::LISTENERS, source))
+    }
+
+    /// The row of a listener's sockets, counted from 0; `None`: it has none.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn row(&self, key: &ListenerKey) -> Result<Option<u32>, KernelError> {
+        match self.listeners.get(key, 0) {
+            Ok(listener) => Ok(listener.row.checked_sub(1)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(map_failed(names::LISTENERS, source)),
+        }
+    }
+
+    /// Puts new settings in the place of the old ones.
+    ///
+    /// # Errors
+    ///
+    /// When the map refuses.
+    pub fn set_settings(&mut self, settings: Settings) -> Result<(), KernelError> {
+        self.settings.set(ONLY, settings, ANY).map_err(|source| map_failed(names::SETTINGS, source))
     }
 
     /// The counters of all CPUs together.
@@ -123,7 +139,7 @@ impl Maps {
     ///
     /// # Errors
     ///
-    /// When the list is full.
+    /// [`KernelError::Full`] when the list is.
     pub fn deny(&mut self, sources: IpNet) -> Result<(), KernelError> {
         let denial = Denial { origin: BY_OPERATOR };
         match sources.trunc() {
@@ -170,12 +186,24 @@ impl Maps {
     }
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError> {
+/// The lowest row that nobody has, counted from 1; 0: all are taken.
+fn free_row(rows: &mut HashSet<u32>) -> u32 {
+    let most = u32::try_from(MAX_ROWS).unwrap_or(0);
+    (1..=most).find(|row| rows.insert(*row)).unwrap_or(0)
+}
+
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError> {
     let map = ebpf.take_map(name).ok_or(KernelError::Absent { name })?;
     map.try_into().map_err(|source| map_failed(name, source))
 }
 
-fn map_failed(name: &'static str, source: MapError) -> KernelError {
+pub(super) fn map_failed(name: &'static str, source: MapError) -> KernelError {
+    // The kernel's two words for a map without room: of hashes, and of tries.
+    if let MapError::SyscallError(error) = &source
+        && matches!(error.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC))
+    {
+        return KernelError::Full { name };
+    }
     KernelError::Map { name, source: Box::new(source) }
 }
 

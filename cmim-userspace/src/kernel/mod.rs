@@ -10,16 +10,23 @@
 pub mod capability;
 pub mod error;
 pub mod guard;
+mod listening;
 pub mod load;
+mod loaded;
 pub mod log;
 pub mod maps;
 pub mod part;
+mod piece;
 pub mod pin;
+mod report;
+mod steer;
+mod workers;
 
 #[cfg(test)]
 mod tests;
 
 pub use capability::{Finding, doctor};
 pub use error::KernelError;
-pub use maps::ListenerCount;
+pub use listening::{Listening, OpenSockets};
 pub use part::{KernelPart, start};
+pub use workers::WorkerLoad;

@@ -1,18 +1,19 @@
 //! The kernel part of one daemon, from start to end.
 
-use std::net::SocketAddr;
-
-use aya::Ebpf;
 use cmim_common::counters::Counters;
 use cmim_common::names;
 use ipnet::IpNet;
 use rustix::fs::{Gid, Uid};
 
 use super::error::{KernelError, clauses};
+use super::listening::{Listening, OpenSockets};
+use super::loaded::Loaded;
 use super::log::KernelLog;
-use super::maps::{ListenerCount, Maps};
+use super::maps::Maps;
+use super::piece::{Piece, Without};
 use super::pin::PinDir;
-use super::{guard, load};
+use super::report;
+use super::workers::WorkerLoad;
 use crate::config::model::{Kernel, KernelMode};
 use crate::control::message;
 
@@ -20,133 +21,108 @@ use crate::control::message;
 #[derive(Debug)]
 pub struct KernelPart {
     loaded: Option<Loaded>,
+    mode: KernelMode,
     missing: Vec<KernelError>,
     pin_dir: String,
+    rates: Rates,
 }
 
-/// Dropped from top to bottom: programs leave before the maps that they use lose their names.
-#[derive(Debug)]
-struct Loaded {
-    /// Holds the programs and their attachments.
-    #[expect(dead_code, reason = "held for its Drop, which detaches the programs")]
-    ebpf: Ebpf,
-    programs: Vec<message::Program>,
-    pins: Option<PinDir>,
-    maps: Maps,
-    log: Option<KernelLog>,
+/// The SYN rates of the configuration; 0: no limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rates {
+    pub per_source: u64,
+    pub per_listener: u64,
 }
 
-/// Brings up as much of the kernel part as the mode and this host allow. Interfaces are those of the calling thread's
-/// network namespace.
+/// Brings up as much of the kernel part as the mode and this host allow, for a device with this many workers.
+/// Interfaces are those of the calling thread's network namespace.
 ///
 /// # Errors
 ///
 /// Only with `mode = "required"`: everything that is missing, each with its way out.
-pub fn start(kernel: &Kernel, listeners: &[(u32, SocketAddr)]) -> Result<KernelPart, KernelError> {
+pub fn start(kernel: &Kernel, listeners: &[Listening], workers: usize) -> Result<KernelPart, KernelError> {
+    start_without(kernel, listeners, workers, &[])
+}
+
+/// The same on a kernel that has not all the pieces.
+pub(super) fn start_without(
+    kernel: &Kernel,
+    listeners: &[Listening],
+    workers: usize,
+    pieces: &[Piece],
+) -> Result<KernelPart, KernelError> {
+    let mut part = KernelPart { mode: kernel.mode, rates: Rates::of(kernel), ..KernelPart::off() };
     if kernel.mode == KernelMode::Off {
-        return Ok(KernelPart::off());
+        return Ok(part);
     }
-    let mut missing = Vec::new();
-    let loaded = bring_up(kernel, listeners, &mut missing);
-    if kernel.mode == KernelMode::Required && !missing.is_empty() {
-        return Err(KernelError::Incomplete { missing });
+    part.loaded = Loaded::bring_up(kernel, listeners, workers, Without(pieces), &mut part.missing);
+    if part.loaded.is_some() {
+        part.pin_dir = kernel.pin_dir.display().to_string();
     }
+    part.insist_on_all()?;
+    let missing = part.missing();
     if !missing.is_empty() {
-        let without = if loaded.is_some() { "without a part of the kernel part" } else { "in userspace only" };
-        tracing::warn!("running {without}: {}", clauses(&missing).join("; "));
+        let without = if part.loaded.is_some() { "without a part of the kernel part" } else { "in userspace only" };
+        tracing::warn!("running {without}: {}", missing.join("; "));
     }
-    let pin_dir = if loaded.is_some() { kernel.pin_dir.display().to_string() } else { String::new() };
-    Ok(KernelPart { loaded, missing, pin_dir })
+    Ok(part)
 }
 
-/// `None`: nothing is in the kernel, and `missing` says why.
-fn bring_up(kernel: &Kernel, listeners: &[(u32, SocketAddr)], missing: &mut Vec<KernelError>) -> Option<Loaded> {
-    let mut ebpf = keep(missing, load::object())?;
-    let mut pins = match PinDir::claim(&kernel.pin_dir) {
-        Ok(pins) => Some(pins),
-        Err(error) => {
-            // Two guards and two sets of maps under one name would mislead the operator of both daemons.
-            let taken = matches!(error, KernelError::PinDirTaken { .. });
-            missing.push(error);
-            if taken {
-                return None;
-            }
-            None
-        }
-    };
-    if let Some(pins) = &mut pins {
-        pin_all(pins, &ebpf, missing);
+impl Rates {
+    const fn of(kernel: &Kernel) -> Self {
+        Self { per_source: kernel.syn_rate_per_source, per_listener: kernel.syn_rate_per_listener }
     }
-    let mut maps = keep(missing, Maps::take(&mut ebpf))?;
-    keep(missing, maps.set_listeners(listeners));
-    let log = keep(missing, KernelLog::take(&mut ebpf));
-
-    let mut programs = Vec::new();
-    if let Some(attached_to) = attach_guard(&mut ebpf, kernel, missing) {
-        programs.push(program(names::GUARD, "xdp", attached_to));
-    }
-    if keep(missing, load::verdict(&mut ebpf, &maps.sockets)).is_some() {
-        programs.push(program(names::VERDICT, "sk_skb", vec![names::SOCKETS.to_owned()]));
-    }
-    Some(Loaded { ebpf, programs, pins, maps, log })
-}
-
-fn pin_all(pins: &mut PinDir, ebpf: &Ebpf, missing: &mut Vec<KernelError>) {
-    for name in names::MAPS {
-        let pinned = ebpf.map(name).ok_or(KernelError::Absent { name }).and_then(|map| pins.pin(name, map));
-        keep(missing, pinned);
-    }
-}
-
-/// The interfaces that the guard is on; `None`: it is not even loaded.
-fn attach_guard(ebpf: &mut Ebpf, kernel: &Kernel, missing: &mut Vec<KernelError>) -> Option<Vec<String>> {
-    let xdp = keep(missing, load::guard(ebpf))?;
-    let attached = kernel.interfaces.iter().filter(|interface| {
-        let attached = guard::attach(xdp, interface, kernel.xdp_mode);
-        keep(missing, attached).is_some()
-    });
-    Some(attached.cloned().collect())
-}
-
-fn program(name: &str, kind: &str, attached_to: Vec<String>) -> message::Program {
-    message::Program { name: name.to_owned(), kind: kind.to_owned(), attached_to }
-}
-
-/// The value, or its error among what is missing.
-fn keep<T>(missing: &mut Vec<KernelError>, result: Result<T, KernelError>) -> Option<T> {
-    result.map_err(|error| missing.push(error)).ok()
 }
 
 impl KernelPart {
     /// Nothing in the kernel, and nothing amiss.
     #[must_use]
     pub const fn off() -> Self {
-        Self { loaded: None, missing: Vec::new(), pin_dir: String::new() }
+        Self {
+            loaded: None,
+            mode: KernelMode::Off,
+            missing: Vec::new(),
+            pin_dir: String::new(),
+            rates: Rates { per_source: 0, per_listener: 0 },
+        }
     }
 
     /// What this host did not allow, one clause each.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        clauses(&self.missing)
+        let mut missing = clauses(&self.missing);
+        if let Some(interfaces) = self.loaded.as_ref().and_then(Loaded::interfaces) {
+            missing.extend(interfaces.unguarded().map(|(_, why)| why.clause()));
+        }
+        missing
     }
 
     /// What `cmim status` shows.
     #[must_use]
     pub fn report(&self) -> message::Kernel {
+        let missing = self.missing();
         let mode = match &self.loaded {
-            Some(_) if self.missing.is_empty() => "on",
+            Some(_) if missing.is_empty() => "on",
             Some(_) => "partial",
             None => "off",
         };
-        let programs = self.loaded.as_ref().map_or_else(Vec::new, |loaded| loaded.programs.clone());
         let pinned = self.pins().map_or(&[][..], PinDir::pinned);
         message::Kernel {
             mode: mode.to_owned(),
-            programs,
-            maps: pinned.iter().map(|name| (*name).to_owned()).collect(),
+            programs: self.loaded.as_ref().map_or_else(Vec::new, report::programs),
+            maps: pinned.iter().filter(|name| names::MAPS.contains(*name)).map(|name| (*name).to_owned()).collect(),
             pin_dir: self.pin_dir.clone(),
-            missing: self.missing(),
+            missing,
         }
+    }
+
+    /// What `cmim guard` shows.
+    ///
+    /// # Errors
+    ///
+    /// Without a kernel part, or when a map cannot be read.
+    pub fn guard(&self) -> Result<message::Guard, KernelError> {
+        report::guard(self.loaded.as_ref().ok_or(KernelError::NotRunning)?, self.rates)
     }
 
     /// Gives the pins to the user that the daemon is about to become, so that it can remove them when it ends.
@@ -167,18 +143,57 @@ impl KernelPart {
     ///
     /// # Errors
     ///
-    /// When the map refuses one.
-    pub fn set_listeners(&mut self, listeners: &[(u32, SocketAddr)]) -> Result<(), KernelError> {
-        self.loaded.as_mut().map_or(Ok(()), |loaded| loaded.maps.set_listeners(listeners))
+    /// Everything of it that failed; the rest is in force.
+    pub fn set_listeners(&mut self, listeners: &[Listening]) -> Result<(), KernelError> {
+        let Some(loaded) = &mut self.loaded else { return Ok(()) };
+        let mut missing = Vec::new();
+        loaded.set_listeners(listeners, Without(&[]), &mut missing);
+        if missing.is_empty() { Ok(()) } else { Err(KernelError::Incomplete { missing }) }
     }
 
-    /// What the guard counted per listener's address; empty without a kernel part.
+    /// Takes the SYN rates of a configuration over (reload), all at once.
     ///
     /// # Errors
     ///
-    /// When the map cannot be read.
-    pub fn listener_counts(&self) -> Result<Vec<ListenerCount>, KernelError> {
-        self.loaded.as_ref().map_or_else(|| Ok(Vec::new()), |loaded| loaded.maps.listeners())
+    /// When the map refuses.
+    pub fn set_limits(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
+        self.rates = Rates::of(kernel);
+        self.loaded.as_mut().map_or(Ok(()), |loaded| loaded.set_limits(kernel))
+    }
+
+    /// Tells the kernel of sockets that listen now, to steer and spread connections to them.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::NotSteered`] where connections for an address cannot reach its sockets otherwise; with
+    /// `mode = "required"` everything that is missing.
+    pub fn open(&mut self, all: &[OpenSockets<'_>], listeners: &[Listening]) -> Result<(), KernelError> {
+        let known = self.missing.len();
+        if let Some(loaded) = &mut self.loaded {
+            loaded.open(all, &mut self.missing);
+        }
+        let steers = self.loaded.as_ref().is_some_and(|loaded| loaded.steering.is_attached());
+        if let Some(listener) = listeners.iter().find(|listener| listener.address.needs_steering() && !steers) {
+            let why = (self.mode != KernelMode::Off).then(|| self.missing().join("; "));
+            return Err(KernelError::NotSteered { listener: listener.name.clone(), address: listener.address, why });
+        }
+        for error in self.missing.iter().skip(known) {
+            tracing::warn!("{}", error.clause());
+        }
+        self.insist_on_all()
+    }
+
+    /// What a worker tells of its connections, so that new ones go to the least busy.
+    #[must_use]
+    pub fn load_of(&self, worker: usize) -> WorkerLoad {
+        self.loaded.as_ref().map_or_else(WorkerLoad::default, |loaded| loaded.workers.load_of(worker))
+    }
+
+    /// Guards interfaces that have appeared since the last look. Cheap enough for every second.
+    pub fn look_for_interfaces(&mut self) {
+        if let Some(loaded) = &mut self.loaded {
+            loaded.look_for_interfaces();
+        }
     }
 
     /// The counters of all CPUs together; `None` without a kernel part.
@@ -208,13 +223,32 @@ impl KernelPart {
         self.maps_mut()?.allow(sources)
     }
 
-    /// Every denied prefix, IPv4 first; empty without a kernel part.
+    /// Every denied prefix, IPv4 first.
     ///
     /// # Errors
     ///
-    /// When a map cannot be read.
+    /// Without a kernel part, or when a map cannot be read.
     pub fn denied(&self) -> Result<Vec<IpNet>, KernelError> {
-        self.loaded.as_ref().map_or_else(|| Ok(Vec::new()), |loaded| loaded.maps.denied())
+        self.loaded.as_ref().ok_or(KernelError::NotRunning)?.maps.denied()
+    }
+
+    #[cfg(test)]
+    pub(super) fn loaded(&self) -> Option<&Loaded> {
+        self.loaded.as_ref()
+    }
+
+    fn insist_on_all(&mut self) -> Result<(), KernelError> {
+        if self.mode != KernelMode::Required || self.missing().is_empty() {
+            return Ok(());
+        }
+        let mut missing = std::mem::take(&mut self.missing);
+        if let Some(interfaces) = self.loaded.as_ref().and_then(Loaded::interfaces) {
+            missing.extend(interfaces.unguarded().map(|(name, why)| match why {
+                KernelError::NoInterface { interface } => KernelError::NoInterface { interface: interface.clone() },
+                why => KernelError::Unguarded { interface: name.to_owned(), why: why.to_string() },
+            }));
+        }
+        Err(KernelError::Incomplete { missing })
     }
 
     fn maps_mut(&mut self) -> Result<&mut Maps, KernelError> {

@@ -15,6 +15,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use aya::maps::Map;
+use aya::programs::links::PinnedLink;
+use cmim_common::names;
 use rustix::fs::{
     AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid, chownat, fchown, flock, fstat, fstatfs, mkdir, openat, rmdir,
     unlinkat,
@@ -40,6 +42,8 @@ pub struct PinDir {
     /// Also carries the lock.
     directory: OwnedFd,
     pinned: Vec<&'static str>,
+    /// A dead daemon's steering, in force until [`PinDir::relieve`]: its sockets may live on in other hands.
+    inherited: Option<PinnedLink>,
     /// Whether a cmim made it, now or in an earlier life; else it is the operator's and stays.
     own: bool,
 }
@@ -72,7 +76,7 @@ impl PinDir {
             if !is_at(&directory, path) {
                 continue;
             }
-            let mut claimed = Self { path: path.to_owned(), directory, pinned: Vec::new(), own: made };
+            let mut claimed = Self { path: path.to_owned(), directory, pinned: Vec::new(), inherited: None, own: made };
             claimed.remove_left_overs().map_err(failed)?;
             return Ok(claimed);
         }
@@ -93,6 +97,16 @@ impl PinDir {
         map.pin(self.path.join(name)).map_err(|source| KernelError::Pin { name, source })?;
         self.pinned.push(name);
         Ok(())
+    }
+
+    /// Notes that something else of the kernel part was pinned under this name, to be removed with the rest.
+    pub(super) fn adopt(&mut self, name: &'static str) {
+        self.pinned.push(name);
+    }
+
+    /// Lets go of what a dead daemon left in force, now that this one's is.
+    pub(super) fn relieve(&mut self) {
+        self.inherited = None;
     }
 
     /// Names of what is pinned.
@@ -116,6 +130,8 @@ impl PinDir {
     }
 
     fn remove_left_overs(&mut self) -> io::Result<()> {
+        // Held by its descriptor, so that removing its pin does not end it.
+        self.inherited = PinnedLink::from_pin(self.path.join(names::STEER_LINK)).ok();
         let mut removed = 0_usize;
         for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name();

@@ -2,7 +2,12 @@
 //!
 //! They need root, BPF and an embedded object; without one of them a test says `SKIPPED` and why.
 
+mod flood;
+mod frames;
+mod guarding;
 mod host;
+mod pieces;
+mod steering;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,7 +24,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread
 
 use self::host::{HERE_V4, HERE_V6, INTERFACE, in_namespaces, skipped};
 use super::maps::Maps;
-use super::{KernelError, KernelPart, load, start};
+use super::{KernelError, KernelPart, Listening, load, start};
 use crate::config::model::{Kernel, KernelMode, LocalBypass, SpliceMode, XdpMode};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -37,11 +42,23 @@ fn settings(mode: KernelMode, pin_dir: PathBuf, interfaces: &[&str]) -> Kernel {
         splice_min: 65_536,
         splice_window: 1 << 20,
         local_bypass: LocalBypass::Auto,
+        syn_rate_per_source: 0,
+        syn_rate_per_listener: 0,
     }
 }
 
 fn started(mode: KernelMode, pin_dir: &Path, interfaces: &[&str], listeners: &[(u32, SocketAddr)]) -> KernelPart {
-    start(&settings(mode, pin_dir.to_owned(), interfaces), listeners).expect("the kernel part starts here")
+    start(&settings(mode, pin_dir.to_owned(), interfaces), &listening(listeners), 1)
+        .expect("the kernel part starts here")
+}
+
+fn listening(listeners: &[(u32, SocketAddr)]) -> Vec<Listening> {
+    let each = listeners.iter().map(|(id, address)| Listening {
+        id: *id,
+        name: format!("listener {id}"),
+        address: (*address).into(),
+    });
+    each.collect()
 }
 
 fn map_id(pin_dir: &Path, name: &str) -> u32 {
@@ -81,9 +98,9 @@ fn packets_are_counted_and_nothing_is_left() {
         assert_eq!(counters.tcp_syn, 4);
         assert!(counters.to_listener >= 8, "a SYN and an ACK each: {counters:?}");
         assert_eq!(counters.packets, counters.passed);
-        let mut syns: Vec<_> = part.listener_counts().expect("readable").iter().map(|l| (l.id, l.syns)).collect();
-        syns.sort_unstable();
-        assert_eq!(syns, [(1, 3), (2, 1)]);
+        let guard = part.guard().expect("readable");
+        let syns: Vec<_> = guard.listeners.iter().map(|listener| listener.syns_passed).collect();
+        assert_eq!(syns, [3, 1]);
 
         let ids = names::MAPS.map(|name| map_id(&pin_dir, name));
         drop(part);
@@ -137,7 +154,7 @@ fn bpftool_prints_fields_by_name_with_true_values() {
         let Ok(listeners) = dump(names::LISTENERS) else {
             return skipped(name, "there is no bpftool");
         };
-        assert!(listeners.contains("\"id\": 7, \"flags\": 0, \"syns\": 1"), "{listeners}");
+        assert!(listeners.contains("\"id\": 7, \"row\": 1, \"syns\": 1"), "{listeners}");
         let counters = dump(names::COUNTERS).expect("bpftool is there");
         for (field, value) in part.counters().expect("readable").expect("loaded").named() {
             let label = format!("\"{field}\": ");
@@ -157,7 +174,7 @@ fn a_second_daemon_does_without_while_the_first_lives() {
         assert_eq!(second.report().mode, "off");
         let clause = second.missing().join("; ");
         assert!(clause.contains(&format!("a living cmim (process {})", std::process::id())), "{clause}");
-        let required = start(&settings(KernelMode::Required, pin_dir.clone(), &[]), &[]);
+        let required = start(&settings(KernelMode::Required, pin_dir.clone(), &[]), &[], 1);
         assert!(matches!(required, Err(KernelError::Incomplete { .. })));
         drop(second);
         assert_eq!(first.report().mode, "on");
@@ -229,7 +246,7 @@ fn without_rights_auto_says_so_and_required_refuses() {
         assert_eq!(part.report().mode, "off");
         assert_eq!(part.missing().len(), 1);
         assert!(part.missing()[0].contains("lacks CAP_BPF and CAP_PERFMON and CAP_NET_ADMIN"), "{:?}", part.missing());
-        let required = start(&settings(KernelMode::Required, host.bpffs().join("cmim"), &[]), &[]);
+        let required = start(&settings(KernelMode::Required, host.bpffs().join("cmim"), &[]), &[], 1);
         assert!(required.expect_err("not permitted").clause().contains("start as root"));
     });
 }
@@ -246,7 +263,7 @@ fn what_cannot_be_had_is_named_and_the_rest_runs() {
         assert_eq!(report.missing.len(), 2, "{:?}", report.missing);
         assert!(report.missing[0].contains("mount -t bpf bpf"), "{:?}", report.missing);
         assert!(report.missing[1].contains("no interface cmim-none"), "{:?}", report.missing);
-        let required = start(&settings(KernelMode::Required, no_bpffs, &["cmim-none"]), &[]);
+        let required = start(&settings(KernelMode::Required, no_bpffs, &["cmim-none"]), &[], 1);
         let clause = required.expect_err("two things are missing").clause();
         assert!(clause.contains("mount -t bpf bpf") && clause.contains("cmim-none"), "{clause}");
     });
@@ -280,7 +297,7 @@ fn key(socket: &TcpStream) -> ConnectionKey {
 fn a_splicing_entry_carries_bytes_in_the_kernel_up_to_its_window() {
     in_namespaces("a_splicing_entry_carries_bytes_in_the_kernel_up_to_its_window", |_| {
         for address in ["127.0.0.1", "::1"] {
-            let mut ebpf = load::object().expect("maps");
+            let mut ebpf = load::object(true).expect("maps");
             let mut maps = Maps::take(&mut ebpf).expect("all maps");
             load::verdict(&mut ebpf, &maps.sockets).expect("the verdict loads");
             let [mut source_far, mut source, target, mut target_far] = two_connections(address);

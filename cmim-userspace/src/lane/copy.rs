@@ -45,12 +45,12 @@ struct Direction<'a> {
     from: &'a Stream,
     to: &'a Stream,
     buffer: BytesMut,
-    progress: Progress,
+    phase: Phase,
     carried: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
+enum Phase {
     Open,
     /// `from` has ended; what is in the buffer is still to be written.
     Ending,
@@ -59,7 +59,7 @@ enum Progress {
 
 impl<'a> Direction<'a> {
     fn new(from: &'a Stream, to: &'a Stream, buffer: BytesMut) -> Self {
-        Self { from, to, buffer, progress: Progress::Open, carried: 0 }
+        Self { from, to, buffer, phase: Phase::Open, carried: 0 }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<io::Result<()>> {
@@ -73,21 +73,21 @@ impl<'a> Direction<'a> {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            match self.progress {
-                Progress::Ended => return Poll::Ready(Ok(())),
-                Progress::Ending => {
-                    self.progress = Progress::Ended;
+            match self.phase {
+                Phase::Ended => return Poll::Ready(Ok(())),
+                Phase::Ending => {
+                    self.phase = Phase::Ended;
                     // A peer that is gone already needs no telling.
                     let _: io::Result<()> = self.to.shutdown_write();
                 }
-                Progress::Open => {
+                Phase::Open => {
                     buffers.make_room(&mut self.buffer);
                     let polled = self.from.poll_read(cx, &mut self.buffer);
                     if self.buffer.is_empty() {
                         buffers.give_back(&mut self.buffer);
                     }
                     match polled? {
-                        Poll::Ready(0) => self.progress = Progress::Ending,
+                        Poll::Ready(0) => self.phase = Phase::Ending,
                         Poll::Ready(_) => {}
                         Poll::Pending => return Poll::Pending,
                     }

@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::config::ListenAddress;
+
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
@@ -12,24 +14,24 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error("listener \"{listener}\": {address} is in use by another process (`ss -ltnp` shows which)")]
-    InUse { listener: String, address: SocketAddr },
+    InUse { listener: String, address: ListenAddress },
     #[error("listener \"{listener}\": {address} needs root or CAP_NET_BIND_SERVICE, as every port below 1024 does")]
-    Denied { listener: String, address: SocketAddr },
+    Denied { listener: String, address: ListenAddress },
     #[error("listener \"{listener}\": cannot listen on {address}: {source}")]
-    Other { listener: String, address: SocketAddr, source: io::Error },
+    Other { listener: String, address: ListenAddress, source: io::Error },
 }
 
 /// An address bound once for each worker, before the kernel takes connections for it.
 #[derive(Debug)]
 pub struct Bound {
     listener: String,
-    address: SocketAddr,
+    address: ListenAddress,
     sockets: Vec<Socket>,
 }
 
 impl Bound {
     /// The address with its port, also where the configuration left that to the kernel.
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> ListenAddress {
         self.address
     }
 
@@ -44,8 +46,9 @@ impl Bound {
     }
 }
 
-/// Binds `address` once for each worker. Port 0 is replaced by one of the kernel's choice, the same for all.
-pub fn bind(listener: &str, address: SocketAddr, workers: usize) -> Result<Bound, ListenError> {
+/// Binds `address` once for each worker. Port 0 is replaced by one of the kernel's choice, the same for all. Of many
+/// addresses the sockets have the first; the kernel part leads connections for the others to them.
+pub fn bind(listener: &str, address: ListenAddress, workers: usize) -> Result<Bound, ListenError> {
     let explain = |source| explain(listener, address, source);
     // Sharing the port would let a second daemon take half of the first one's connections unnoticed; a socket that
     // does not share finds out whether anybody is there.
@@ -54,13 +57,15 @@ pub fn bind(listener: &str, address: SocketAddr, workers: usize) -> Result<Bound
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         let socket = open(address, Sharing::Yes).map_err(explain)?;
-        address = socket.local_addr().map_err(explain)?.as_socket().unwrap_or(address);
+        if let ListenAddress::One(one) = &mut address {
+            *one = socket.local_addr().map_err(explain)?.as_socket().unwrap_or(*one);
+        }
         sockets.push(socket);
     }
     Ok(Bound { listener: listener.to_owned(), address, sockets })
 }
 
-fn explain(listener: &str, address: SocketAddr, source: io::Error) -> ListenError {
+fn explain(listener: &str, address: ListenAddress, source: io::Error) -> ListenError {
     let listener = listener.to_owned();
     match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::InUse { listener, address },
@@ -70,7 +75,7 @@ fn explain(listener: &str, address: SocketAddr, source: io::Error) -> ListenErro
 }
 
 /// Fails where another process listens on the address already.
-fn look_for_others(address: SocketAddr) -> io::Result<()> {
+fn look_for_others(address: ListenAddress) -> io::Result<()> {
     // Binding alone does not meet a listener that has SO_REUSEADDR set as well; listening does.
     open(address, Sharing::No)?.listen(1)
 }
@@ -81,7 +86,9 @@ enum Sharing {
     No,
 }
 
-fn open(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
+fn open(address: ListenAddress, sharing: Sharing) -> io::Result<Socket> {
+    let foreign = address.needs_steering();
+    let address = address.bind_address();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -90,6 +97,12 @@ fn open(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     }
     if sharing == Sharing::Yes {
         socket.set_reuse_port(true)?;
+    }
+    // No interface needs to have a network's first address.
+    match address {
+        SocketAddr::V4(_) if foreign => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) if foreign => socket.set_freebind_v6(true)?,
+        _ => {}
     }
     socket.bind(&address.into())?;
     socket.set_nonblocking(true)?;
@@ -100,7 +113,8 @@ fn open(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
-    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+    const ANY: ListenAddress =
+        ListenAddress::One(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0));
 
     #[test]
     fn workers_share_one_port_of_the_kernels_choice() {
@@ -113,7 +127,7 @@ mod tests {
     #[test]
     fn a_port_in_use_is_refused_although_its_owner_shares_it() {
         let sockets = bind("web", ANY, 1).unwrap().listen().unwrap();
-        let taken = sockets[0].local_addr().unwrap();
+        let taken = sockets[0].local_addr().unwrap().into();
         let error = bind("other", taken, 1).unwrap_err();
         assert!(matches!(error, ListenError::InUse { .. }), "{error}");
     }

@@ -54,6 +54,26 @@ impl Stream {
         }
     }
 
+    /// Sends up to `count` bytes of `file` from `offset` on, at least one, and moves `offset` on behind them; `Ok(0)`: the
+    /// file ends there. The pages go to the socket as they are: the range must not be overwritten in place afterwards.
+    pub fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        offset: &mut u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            // A short count does not say that the socket is full, as it does of a write: the file's side can be the cause.
+            let send = || rustix::fs::sendfile(self, file, Some(&mut *offset), count).map_err(io::Error::from);
+            match self.try_io(Interest::WRITABLE, send) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
     /// Whether nothing has come and the peer is still there; if so, `waker` is told once that changes. For connections
     /// that nobody reads at the moment.
     pub fn is_quiet(&self, waker: &Waker) -> bool {
@@ -142,11 +162,14 @@ impl Stream {
     /// which saves the system call that would find that out. Readiness that came meanwhile is still in the epoll queue,
     /// because only this thread takes it from there.
     fn drained(&self, interest: Interest) {
-        let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        let _: io::Result<()> = match self {
-            Self::Tcp(stream) => stream.try_io(interest, would_block),
-            Self::Unix(stream) => stream.try_io(interest, would_block),
-        };
+        let _: io::Result<()> = self.try_io(interest, || Err(io::ErrorKind::WouldBlock.into()));
+    }
+
+    fn try_io<T>(&self, interest: Interest, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::Tcp(stream) => stream.try_io(interest, call),
+            Self::Unix(stream) => stream.try_io(interest, call),
+        }
     }
 }
 

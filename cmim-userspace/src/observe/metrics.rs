@@ -134,17 +134,21 @@ fn jobs(out: &mut Exposition, totals: &Totals) {
 
 fn buffers(out: &mut Exposition, status: &Status) {
     let buffers = &status.buffers;
-    let tiers: Vec<(&str, BufferTier)> =
-        [("memory", Some(buffers.memory)), ("flash", buffers.flash), ("disk", buffers.disk)]
+    let tiers: Vec<(&str, &BufferTier)> =
+        [("memory", Some(&buffers.memory)), ("flash", buffers.flash.as_ref()), ("disk", buffers.disk.as_ref())]
             .into_iter()
             .filter_map(|(name, tier)| tier.map(|tier| (name, tier)))
             .collect();
-    let families: [Family<BufferTier>; 5] = [
+    let families: [Family<BufferTier>; 7] = [
         ("cmim_buffer_used_bytes", "gauge", "Bytes held.", |tier| tier.used),
         ("cmim_buffer_size_bytes", "gauge", "Bytes that fit.", |tier| tier.size),
         ("cmim_buffer_replies", "gauge", "Replies held.", |tier| tier.replies),
         ("cmim_buffer_spilled_total", "counter", "Replies that moved on to the next tier.", |tier| tier.spilled_total),
         ("cmim_buffer_refused_total", "counter", "Replies that found no room.", |tier| tier.refused_total),
+        ("cmim_buffer_written_bytes_total", "counter", "Bytes written to the tier.", |tier| tier.written_total),
+        ("cmim_buffer_degraded", "gauge", "1 while nothing new goes to the tier.", |tier| {
+            u64::from(tier.degraded.is_some())
+        }),
     ];
     for (name, kind, help, figure) in families {
         out.family(name, kind, help);

@@ -16,7 +16,7 @@ pub enum Turn {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
+enum Stage {
     Waiting,
     Running,
     /// The reply is in the device to its last byte, or is of the device's own making.
@@ -26,7 +26,7 @@ enum Progress {
 #[derive(Debug)]
 struct Entry {
     turn: Turn,
-    progress: Progress,
+    stage: Stage,
 }
 
 /// Requests from the one whose reply is due to the one read last.
@@ -65,23 +65,23 @@ impl Order {
     /// A request was read.
     pub fn arrived(&mut self, turn: Turn) -> Seq {
         let seq = Seq(self.due + self.entries.len() as u64);
-        self.entries.push_back(Entry { turn, progress: Progress::Waiting });
+        self.entries.push_back(Entry { turn, stage: Stage::Waiting });
         self.check_invariants();
         seq
     }
 
     /// The next request that may start; it counts as started.
     pub fn start_next(&mut self) -> Option<Seq> {
-        let at = self.entries.iter().position(|entry| entry.progress == Progress::Waiting)?;
+        let at = self.entries.iter().position(|entry| entry.stage == Stage::Waiting)?;
         let mut earlier = self.entries.iter().take(at);
         let may_start = match self.entries.get(at)?.turn {
-            Turn::Free => earlier.all(|entry| entry.turn == Turn::Free || entry.progress == Progress::Whole),
-            Turn::Barrier => earlier.all(|entry| entry.progress == Progress::Whole),
+            Turn::Free => earlier.all(|entry| entry.turn == Turn::Free || entry.stage == Stage::Whole),
+            Turn::Barrier => earlier.all(|entry| entry.stage == Stage::Whole),
         };
         if !may_start {
             return None;
         }
-        self.entries.get_mut(at)?.progress = Progress::Running;
+        self.entries.get_mut(at)?.stage = Stage::Running;
         self.check_invariants();
         Some(Seq(self.due + at as u64))
     }
@@ -91,7 +91,7 @@ impl Order {
         let entry = seq.0.checked_sub(self.due).and_then(|at| self.entries.get_mut(at as usize));
         debug_assert!(entry.is_some(), "a reply without a request");
         if let Some(entry) = entry {
-            entry.progress = Progress::Whole;
+            entry.stage = Stage::Whole;
         }
         self.check_invariants();
     }
@@ -99,7 +99,7 @@ impl Order {
     /// The due reply was sent to its end: the next one is due.
     pub fn sent(&mut self) {
         let entry = self.entries.pop_front();
-        debug_assert!(entry.is_some_and(|entry| entry.progress != Progress::Waiting), "sent before it ran");
+        debug_assert!(entry.is_some_and(|entry| entry.stage != Stage::Waiting), "sent before it ran");
         self.due += 1;
         self.check_invariants();
     }
@@ -108,8 +108,8 @@ impl Order {
         debug_assert!(self.entries.len() <= self.depth);
         let mut barrier_open = false;
         for (at, entry) in self.entries.iter().enumerate() {
-            debug_assert!(!barrier_open || entry.progress == Progress::Waiting, "request {at} passed a barrier");
-            barrier_open |= entry.turn == Turn::Barrier && entry.progress != Progress::Whole;
+            debug_assert!(!barrier_open || entry.stage == Stage::Waiting, "request {at} passed a barrier");
+            barrier_open |= entry.turn == Turn::Barrier && entry.stage != Stage::Whole;
         }
     }
 }

@@ -16,4 +16,4 @@ pub use health::HealthState;
 pub use pool::{Idle, Pool};
 pub use retry::RetryBudget;
 pub use server::{Server, ServerId};
-pub use set::{Acquired, Ask, Ending, Grant, Refusal, Settings, Upstream};
+pub use set::{Acquired, Ask, Ending, Grant, Settings, Upstream};

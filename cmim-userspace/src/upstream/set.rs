@@ -50,11 +50,6 @@ pub enum Acquired<C> {
     Granted(Grant<C>),
     /// The waiter was queued; its grant comes out of a later [`Upstream::release`].
     Queued(Ticket),
-    Refused(Refusal),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
     /// `queue_limit` jobs wait already.
     QueueFull,
 }
@@ -159,7 +154,7 @@ impl<C, W> Upstream<C, W> {
             Ok(ticket) => Acquired::Queued(ticket),
             Err(_) => {
                 self.refused_total += 1;
-                Acquired::Refused(Refusal::QueueFull)
+                Acquired::QueueFull
             }
         }
     }

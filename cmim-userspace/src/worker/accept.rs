@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::client::{self, Arrival};
 use crate::config::model::{Limits, Listener};
 use crate::exchange::Site;
+use crate::kernel::WorkerLoad;
 use crate::net::Stream;
 use crate::observe::roll::Roll;
 
@@ -99,9 +100,15 @@ pub(super) struct Door {
 pub(super) struct OpenHere {
     count: Cell<usize>,
     emptied: tokio::sync::Notify,
+    /// Tells the kernel, which gives new connections to the least busy worker.
+    load: WorkerLoad,
 }
 
 impl OpenHere {
+    pub(super) fn new(load: WorkerLoad) -> Self {
+        Self { load, ..Self::default() }
+    }
+
     /// Returns once no connection is open.
     pub(super) async fn none_left(&self) {
         while self.count.get() > 0 {
@@ -118,6 +125,7 @@ struct Opened {
 impl Opened {
     fn new(here: &Rc<OpenHere>, site: &Rc<Site>) -> Self {
         here.count.set(here.count.get() + 1);
+        here.load.opened();
         site.counters.client_accepted.add(1);
         site.counters.client_open.inc();
         Self { here: Rc::clone(here), site: Rc::clone(site) }
@@ -128,6 +136,7 @@ impl Drop for Opened {
     fn drop(&mut self) {
         self.site.counters.client_open.dec();
         self.here.count.set(self.here.count.get() - 1);
+        self.here.load.closed();
         if self.here.count.get() == 0 {
             self.here.emptied.notify_one();
         }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use crate::buffer::Memory;
+use crate::buffer::{Figures, Store};
+use crate::config::model::TierKind;
 use crate::config::{self, Config};
 use crate::control::Device;
-use crate::control::message::{BufferTier, Connection, Job, Queue, Server, Status};
+use crate::control::message::{BufferTier, Buffers, Connection, Guard, Job, Queue, Server, Status};
 use crate::exchange::upstream::SharedUpstream;
 use crate::kernel::KernelPart;
 use crate::observe::counters::{Counters, Totals, sum};
@@ -19,18 +21,18 @@ use crate::stack::Seq;
 
 /// Everything that can be told about the device.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct Daemon {
     pub config: Arc<Config>,
     pub counters: Vec<Arc<Counters>>,
     pub rolls: Vec<Arc<Roll>>,
     pub upstreams: Vec<Arc<SharedUpstream>>,
-    pub memory: Arc<Memory>,
+    pub store: Arc<Store>,
     pub kernel: Mutex<KernelPart>,
     pub started: Instant,
     pub draining: AtomicBool,
 }
 
-impl Device for Running {
+impl Device for Daemon {
     fn status(&self) -> Status {
         let servers = self.servers();
         let mut status = Status {
@@ -44,13 +46,7 @@ impl Device for Running {
         };
         self.totals().fill(&mut status);
         status.server_connections.idle = servers.iter().map(|server| server.idle).sum();
-        status.buffers.memory = BufferTier {
-            used: self.memory.used(),
-            size: self.memory.size(),
-            replies: self.memory.contents(),
-            spilled_total: 0,
-            refused_total: self.memory.refused_total(),
-        };
+        status.buffers = self.buffers();
         status.servers = servers;
         status
     }
@@ -84,6 +80,15 @@ impl Device for Running {
         servers
     }
 
+    fn buffers(&self) -> Buffers {
+        let report = self.store.report();
+        Buffers {
+            flash: report.of_kind(TierKind::Flash).map(tier),
+            disk: report.of_kind(TierKind::Disk).map(tier),
+            memory: tier(report.memory),
+        }
+    }
+
     fn jobs(&self) -> Vec<Job> {
         let mut jobs: Vec<Job> = self.rolls.iter().flat_map(|roll| roll.jobs()).collect();
         jobs.sort_by(|one, other| other.age_seconds.total_cmp(&one.age_seconds));
@@ -110,7 +115,37 @@ impl Device for Running {
         self.upstreams.iter().map(queue).collect()
     }
 
+    fn deny(&self, sources: IpNet) -> Result<(), String> {
+        self.kernel.lock().deny(sources).map_err(|error| error.clause())
+    }
+
+    fn allow(&self, sources: IpNet) -> Result<bool, String> {
+        self.kernel.lock().allow(sources).map_err(|error| error.clause())
+    }
+
+    fn denied(&self) -> Result<Vec<IpNet>, String> {
+        self.kernel.lock().denied().map_err(|error| error.clause())
+    }
+
+    fn guard(&self) -> Result<Guard, String> {
+        self.kernel.lock().guard().map_err(|error| error.clause())
+    }
+
     fn config_toml(&self) -> String {
         config::to_toml(&self.config)
+    }
+}
+
+/// A tier's figures as the control socket tells them.
+fn tier(figures: Figures) -> BufferTier {
+    BufferTier {
+        used: figures.used,
+        size: figures.size,
+        replies: figures.contents,
+        spilled_total: figures.spilled_total,
+        refused_total: figures.refused_total,
+        written_total: figures.written_total,
+        written_per_day: figures.written_per_day,
+        degraded: figures.degraded,
     }
 }

@@ -13,16 +13,19 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
 
 use super::accept::{Admission, Door, OpenHere, accept};
-use crate::buffer::{BufferPool, Memory};
+use crate::buffer::{BufferPool, Store};
 use crate::config::model::{Config, Listener};
 use crate::exchange::upstream::SharedUpstream;
 use crate::exchange::{Drain, Site};
+use crate::kernel::WorkerLoad;
 use crate::observe::access_log::LogWriter;
 use crate::observe::counters::Counters;
 use crate::observe::roll::Roll;
 
 /// Idle server connections are looked at this often for their age; one that ends is noticed at once.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// A handshake that is not done in this time is one of few.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
 
 /// How far the device's end has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,52 +38,54 @@ pub(super) enum Phase {
 }
 
 /// What a worker is made of; everything in it can move to the worker's thread.
-pub(super) struct Plan {
+pub(super) struct Crew {
     pub worker: usize,
     pub config: Arc<Config>,
     pub upstreams: Vec<Arc<SharedUpstream>>,
     pub counters: Arc<Counters>,
-    pub memory: Arc<Memory>,
+    pub store: Arc<Store>,
     pub log: LogWriter,
     pub roll: Arc<Roll>,
     pub admission: Arc<Admission>,
     /// Listening sockets, each with the listener that it belongs to.
     pub sockets: Vec<(Arc<Listener>, TcpListener)>,
+    /// Where the worker tells the kernel how many connections it has.
+    pub load: WorkerLoad,
     pub phase: watch::Receiver<Phase>,
 }
 
 /// Starts a worker's thread.
-pub(super) fn start(plan: Plan) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(format!("cmim-worker-{}", plan.worker)).spawn(move || {
+pub(super) fn start(crew: Crew) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(format!("cmim-worker-{}", crew.worker)).spawn(move || {
         let runtime = match LocalRuntime::new() {
             Ok(runtime) => runtime,
             Err(error) => {
-                tracing::error!(worker = plan.worker, "cannot start an event loop: {error}");
+                tracing::error!(worker = crew.worker, "cannot start an event loop: {error}");
                 return;
             }
         };
-        runtime.block_on(live(plan));
+        runtime.block_on(live(crew));
         // Connections that outlived the grace end with their tasks.
         runtime.shutdown_background();
     })
 }
 
-async fn live(plan: Plan) {
+async fn live(crew: Crew) {
     let idle_watch = Arc::new(IdleWatch::default());
     let site = Rc::new(Site {
-        worker: plan.worker,
-        config: plan.config,
-        upstreams: plan.upstreams,
-        counters: plan.counters,
+        worker: crew.worker,
+        config: crew.config,
+        upstreams: crew.upstreams,
+        counters: crew.counters,
         buffers: BufferPool::default(),
-        memory: plan.memory,
-        log: plan.log,
+        store: crew.store,
+        log: crew.log,
         idle_watch: Waker::from(Arc::clone(&idle_watch)),
         drain: Drain::default(),
     });
-    let here = Rc::new(OpenHere::default());
+    let here = Rc::new(OpenHere::new(crew.load.clone()));
     let mut accepting = Vec::new();
-    for (listener, socket) in plan.sockets {
+    for (listener, socket) in crew.sockets {
         let socket = match tokio::net::TcpListener::from_std(socket) {
             Ok(socket) => socket,
             Err(error) => {
@@ -91,14 +96,15 @@ async fn live(plan: Plan) {
         let door = Door {
             name: Arc::from(listener.name.as_str()),
             listener,
-            admission: Arc::clone(&plan.admission),
-            roll: Arc::clone(&plan.roll),
+            admission: Arc::clone(&crew.admission),
+            roll: Arc::clone(&crew.roll),
         };
         accepting.push(spawn_local(accept(Rc::clone(&site), door, socket, Rc::clone(&here))));
     }
     spawn_local(keep_idle(Rc::clone(&site), idle_watch));
+    spawn_local(forget(crew.load));
 
-    let mut phase = plan.phase;
+    let mut phase = crew.phase;
     // An error says that the main thread is gone, which ends this one too.
     if phase.wait_for(|phase| *phase >= Phase::Draining).await.is_ok() {
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
@@ -107,6 +113,15 @@ async fn live(plan: Plan) {
             () = here.none_left() => {}
             _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
         }
+    }
+}
+
+/// Forgets connections that the kernel chose this worker for and that never came.
+async fn forget(load: WorkerLoad) {
+    let mut each = tokio::time::interval(FORGET_EVERY);
+    loop {
+        each.tick().await;
+        load.forget();
     }
 }
 

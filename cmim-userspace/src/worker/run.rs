@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,16 +15,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::accept::Admission;
-use super::device::Running;
-use super::event_loop::{self, Phase, Plan};
+use super::device::Daemon;
+use super::event_loop::{self, Crew, Phase};
 use super::health;
 use super::privileges::{self, User, UserError};
-use crate::buffer::Memory;
+use crate::buffer::{BufferError, Store};
 use crate::config::Config;
 use crate::config::model::Listener;
 use crate::control::{self, ControlError, ControlSocket, Device};
 use crate::exchange::upstream::SharedUpstream;
-use crate::kernel::{self, KernelError, KernelPart};
+use crate::kernel::{self, KernelError, KernelPart, Listening, OpenSockets};
 use crate::net::{self, Bound, ListenError};
 use crate::observe::access_log::{AccessLog, AccessLogError};
 use crate::observe::admin::{self, AdminError};
@@ -34,6 +35,8 @@ use crate::upstream::Settings;
 
 /// How often the end of the workers is looked for while they drain.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// An interface that appears is guarded this much later at most.
+const LOOK_FOR_INTERFACES_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the daemon did not start, or ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,8 @@ pub enum RunError {
     Admin(#[from] AdminError),
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
+    #[error(transparent)]
+    Buffer(#[from] BufferError),
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]
@@ -101,6 +106,7 @@ struct Prepared {
     control: ControlSocket,
     admin: Option<TcpListener>,
     log: AccessLog,
+    store: Arc<Store>,
     kernel: KernelPart,
 }
 
@@ -113,15 +119,17 @@ impl Prepared {
             let listener = Arc::new(listener.clone());
             for &address in &listener.address {
                 let bound = net::bind(&listener.name, address, config.daemon.workers)?;
-                addresses.push((id, bound.address()));
+                addresses.push(Listening { id, name: listener.name.clone(), address: bound.address() });
                 doors.push((Arc::clone(&listener), bound));
             }
         }
         let admin = config.daemon.metrics_address.map(admin::bind).transpose()?;
         let log = AccessLog::open(&config.access_log)?;
+        let store = Store::open(&config.buffer)?;
         // Before the doors open: no connection passes the guard by.
-        let kernel = kernel::start(&config.kernel, &addresses)?;
+        let mut kernel = kernel::start(&config.kernel, &addresses, config.daemon.workers)?;
         let sockets = listen(doors, config.daemon.workers)?;
+        kernel.open(&open_sockets(&addresses, &sockets), &addresses)?;
         // Last: whoever finds it finds the doors open.
         let control = control::bind(&config.daemon.control_socket)?;
         if let Some(user) = user {
@@ -130,26 +138,27 @@ impl Prepared {
             user.become_it()?;
             tracing::info!("running as {}", user.name);
         }
-        Ok(Self { config, sockets, control, admin, log, kernel })
+        Ok(Self { config, sockets, control, admin, log, store, kernel })
     }
 
     fn live(self, runtime: &Runtime, signals: Signals) -> Result<(), RunError> {
-        let Self { config, sockets, control, admin, log, kernel } = self;
-        let device = Arc::new(device(&config, kernel));
+        let Self { config, sockets, control, admin, log, store, kernel } = self;
+        let device = Arc::new(device(&config, store, kernel));
         let (phase, follow) = watch::channel(Phase::Running);
         let admission = Admission::new(&config.limits);
         let mut workers = Vec::with_capacity(sockets.len());
         for (worker, sockets) in sockets.into_iter().enumerate() {
             let counters = Arc::clone(&device.counters[worker]);
-            workers.push(event_loop::start(Plan {
+            workers.push(event_loop::start(Crew {
                 worker,
                 config: Arc::clone(&config),
                 upstreams: device.upstreams.clone(),
                 log: log.writer(Arc::clone(&counters)),
                 counters,
-                memory: Arc::clone(&device.memory),
+                store: Arc::clone(&device.store),
                 roll: Arc::clone(&device.rolls[worker]),
                 admission: Arc::clone(&admission),
+                load: device.kernel.lock().load_of(worker),
                 sockets,
                 phase: follow.clone(),
             })?);
@@ -173,18 +182,27 @@ fn listen(doors: Vec<(Arc<Listener>, Bound)>, workers: usize) -> Result<Vec<Sock
     Ok(sockets)
 }
 
-fn device(config: &Arc<Config>, kernel: KernelPart) -> Running {
+/// The sockets by address; each worker has one of each, in the same order.
+fn open_sockets<'a>(addresses: &[Listening], sockets: &'a [Sockets]) -> Vec<OpenSockets<'a>> {
+    let all = addresses.iter().enumerate().map(|(position, listening)| {
+        let of_worker = |sockets: &'a Sockets| sockets.get(position).map(|(_, socket)| socket.as_fd());
+        OpenSockets { address: listening.address, sockets: sockets.iter().filter_map(of_worker).collect() }
+    });
+    all.collect()
+}
+
+fn device(config: &Arc<Config>, store: Arc<Store>, kernel: KernelPart) -> Daemon {
     let workers = config.daemon.workers;
     let seed = u64::from(std::process::id());
     let upstreams = config.upstreams.iter().map(|upstream| {
         SharedUpstream::new(&Settings { upstream, server_keep_alive: config.timeouts.server_keep_alive, seed })
     });
-    Running {
+    Daemon {
         config: Arc::clone(config),
         counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
         rolls: (0..workers).map(|_| Arc::new(Roll::default())).collect(),
         upstreams: upstreams.collect(),
-        memory: Memory::new(config.buffer.memory),
+        store,
         kernel: Mutex::new(kernel),
         started: Instant::now(),
         draining: AtomicBool::new(false),
@@ -193,7 +211,7 @@ fn device(config: &Arc<Config>, kernel: KernelPart) -> Running {
 
 /// The main thread's work while the device runs.
 struct Attendance {
-    device: Arc<Running>,
+    device: Arc<Daemon>,
     phase: watch::Sender<Phase>,
     log: AccessLog,
     workers: Vec<JoinHandle<()>>,
@@ -248,6 +266,8 @@ impl Attendance {
     /// Reopens the access log at SIGHUP and tells systemd that the device is alive; never returns.
     async fn keep(&self, mut hangup: Signal) {
         let mut watchdog = notify::watchdog_interval().map(tokio::time::interval);
+        let mut interfaces = (!self.device.config.kernel.interfaces.is_empty())
+            .then(|| tokio::time::interval(LOOK_FOR_INTERFACES_EVERY));
         loop {
             tokio::select! {
                 _ = hangup.recv() => match self.log.reopen() {
@@ -255,6 +275,7 @@ impl Attendance {
                     Err(error) => tracing::error!("{error}"),
                 },
                 () = tick(&mut watchdog) => notify::watchdog(),
+                () = tick(&mut interfaces) => self.device.kernel.lock().look_for_interfaces(),
             }
         }
     }

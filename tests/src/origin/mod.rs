@@ -3,10 +3,12 @@
 pub mod faulty;
 pub mod lighttpd;
 pub mod nginx;
+pub mod obedient;
 pub mod php;
 pub mod scripted;
 
 pub use lighttpd::Lighttpd;
 pub use nginx::Nginx;
+pub use obedient::Crew;
 pub use php::Php;
 pub use scripted::{Request, ScriptedServer, ServerSide};

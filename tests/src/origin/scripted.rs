@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -32,6 +32,8 @@ pub struct Request {
     pub trailers: Fields,
     /// Which of the server's connections it came on, from 0.
     pub connection: usize,
+    /// When its head was whole.
+    pub arrived: Instant,
 }
 
 /// What became of one connection.
@@ -324,5 +326,6 @@ fn parse_request(head: &[u8], connection: usize) -> Result<Request, WireError> {
         content: Vec::new(),
         trailers: Fields::default(),
         connection,
+        arrived: Instant::now(),
     })
 }

@@ -36,6 +36,8 @@ fn the_example_s_device_is_read_as_written() {
         splice_min: 65_536,
         splice_window: 1_048_576,
         local_bypass: LocalBypass::Auto,
+        syn_rate_per_source: 0,
+        syn_rate_per_listener: 10_000,
     };
     let tier = |kind, path: &str, size| Tier { kind, path: PathBuf::from(path), size };
     let buffer = Buffer {

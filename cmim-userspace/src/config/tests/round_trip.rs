@@ -16,7 +16,7 @@ use crate::config::model::{
     AccessLog, AccessLogPath, Buffer, Config, Daemon, HashOn, Health, Kernel, Limits, Listener, Route, Server,
     ServerAddress, Tier, TierKind, Timeouts, Upstream, UpstreamIndex,
 };
-use crate::config::{defaults_text, to_toml};
+use crate::config::{ListenAddress, defaults_text, to_toml};
 
 #[test]
 fn the_printed_defaults_with_an_address_and_a_server_load_to_the_defaults() {
@@ -76,6 +76,15 @@ fn socket_address() -> impl Strategy<Value = SocketAddr> {
     (any::<IpAddr>(), 1..=u16::MAX).prop_map(|(ip, port)| SocketAddr::new(ip, port))
 }
 
+/// One address, or a network with its ports; each still with the port of nothing.
+fn listen_address() -> impl Strategy<Value = ListenAddress> {
+    let many = |(network, ports)| ListenAddress::Many { network, first_port: 0, last_port: ports };
+    prop_oneof![
+        any::<IpAddr>().prop_map(|ip| ListenAddress::One(SocketAddr::new(ip, 0))),
+        (network(), 0..10_u16).prop_map(many),
+    ]
+}
+
 fn network() -> impl Strategy<Value = IpNet> {
     (any::<IpAddr>(), 0..=32_u8).prop_map(|(ip, length)| IpNet::new(ip, length).unwrap().trunc())
 }
@@ -95,8 +104,9 @@ fn daemon() -> impl Strategy<Value = Daemon> {
 
 fn kernel() -> impl Strategy<Value = Kernel> {
     let names = btree_set("[a-z]{1,6}[0-9]{1,3}", 0..3).prop_map(|names| names.into_iter().collect());
-    (choice(), path(), names, choice(), choice(), 0..=1_u64 << 60, size(), choice()).prop_map(
-        |(mode, pin_dir, interfaces, xdp_mode, splice, splice_min, splice_window, local_bypass)| Kernel {
+    let rates = [0..=1_000_000_000_u64, 0..=1_000_000_000];
+    (choice(), path(), names, choice(), choice(), 0..=1_u64 << 60, size(), choice(), rates).prop_map(
+        |(mode, pin_dir, interfaces, xdp_mode, splice, splice_min, splice_window, local_bypass, rates)| Kernel {
             mode,
             pin_dir,
             interfaces,
@@ -105,6 +115,8 @@ fn kernel() -> impl Strategy<Value = Kernel> {
             splice_min,
             splice_window,
             local_bypass,
+            syn_rate_per_source: rates[0],
+            syn_rate_per_listener: rates[1],
         },
     )
 }
@@ -239,16 +251,18 @@ fn routes(upstreams: usize) -> impl Strategy<Value = Vec<Route>> {
 
 fn listener(upstreams: usize) -> impl Strategy<Value = Listener> {
     let rest = (1..=1024_usize, any::<bool>(), any::<bool>(), vec(network(), 0..3));
-    (vec(any::<IpAddr>(), 1..3), 0..upstreams, routes(upstreams), rest).prop_map(
-        |(ips, upstream, routes, (pipeline_depth, accept_proxy_protocol, allow_connect, trusted_proxies))| Listener {
-            name: String::new(),
-            address: ips.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect(),
-            upstream: UpstreamIndex(upstream),
-            pipeline_depth,
-            accept_proxy_protocol,
-            trusted_proxies,
-            routes,
-            allow_connect,
+    (vec(listen_address(), 1..3), 0..upstreams, routes(upstreams), rest).prop_map(
+        |(address, upstream, routes, (pipeline_depth, accept_proxy_protocol, allow_connect, trusted_proxies))| {
+            Listener {
+                name: String::new(),
+                address,
+                upstream: UpstreamIndex(upstream),
+                pipeline_depth,
+                accept_proxy_protocol,
+                trusted_proxies,
+                routes,
+                allow_connect,
+            }
         },
     )
 }
@@ -264,7 +278,14 @@ fn traffic() -> BoxedStrategy<(Vec<Listener>, Vec<Upstream>)> {
             listener.name = format!("listener-{position}");
             for (number, address) in listener.address.iter_mut().enumerate() {
                 // Every address once: a port of its own for each.
-                address.set_port(u16::try_from(1 + position * 10 + number).unwrap());
+                let port = u16::try_from(1 + position * 10 + number).unwrap();
+                match address {
+                    ListenAddress::One(address) => address.set_port(port),
+                    ListenAddress::Many { first_port, last_port, .. } => {
+                        *first_port = port;
+                        *last_port += port;
+                    }
+                }
             }
         }
         for (position, upstream) in upstreams.iter_mut().enumerate() {

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,11 +17,13 @@ use crate::kernel::load;
 /// Addresses of the guarded interface (documentation ranges).
 pub(super) const HERE_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 pub(super) const HERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 2);
-const PEER_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-const PEER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 1);
+pub(super) const HERE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
+pub(super) const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+pub(super) const PEER_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub(super) const PEER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 1);
 /// The interface to guard.
 pub(super) const INTERFACE: &str = "cmim0";
-const PEER_INTERFACE: &str = "peer0";
+pub(super) const PEER_INTERFACE: &str = "peer0";
 
 pub(super) struct Host {
     here: OwnedFd,
@@ -71,8 +73,8 @@ impl Host {
         let peer_path = format!("/proc/{}/fd/{}", std::process::id(), peer.as_raw_fd());
         ip(&["link", "add", INTERFACE, "type", "veth", "peer", "name", PEER_INTERFACE, "netns", &peer_path]);
         let host = Self { here, peer, bpffs };
-        set_up(INTERFACE, HERE_V4, HERE_V6);
-        host.in_peer(|| set_up(PEER_INTERFACE, PEER_V4, PEER_V6));
+        set_up(INTERFACE, HERE_MAC, HERE_V4, HERE_V6);
+        host.in_peer(|| set_up(PEER_INTERFACE, PEER_MAC, PEER_V4, PEER_V6));
         host
     }
 
@@ -86,6 +88,11 @@ impl Host {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// The namespace of the other end, for a thread that is to live there.
+    pub(super) fn peer(&self) -> OwnedFd {
+        self.peer.try_clone().expect("a descriptor")
+    }
+
     /// Runs something on the other end of the veth pair.
     pub(super) fn in_peer<T>(&self, run: impl FnOnce() -> T) -> T {
         enter(&self.peer);
@@ -95,13 +102,16 @@ impl Host {
     }
 }
 
-fn set_up(interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) {
+fn set_up(interface: &str, mac: [u8; 6], v4: Ipv4Addr, v6: Ipv6Addr) {
+    let mac: Vec<_> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    ip(&["link", "set", interface, "address", &mac.join(":")]);
     ip(&["addr", "add", &format!("{v4}/24"), "dev", interface]);
     ip(&["addr", "add", &format!("{v6}/64"), "dev", interface, "nodad"]);
     ip(&["link", "set", interface, "up"]);
 }
 
-fn ip(arguments: &[&str]) {
+/// Runs `ip` in the thread's namespaces.
+pub(super) fn ip(arguments: &[&str]) {
     let status = Command::new("ip").args(arguments).status().expect("ip from iproute2");
     assert!(status.success(), "ip {arguments:?}");
 }
@@ -111,7 +121,8 @@ fn own_net() -> OwnedFd {
     File::open("/proc/thread-self/ns/net").expect("procfs").into()
 }
 
-fn enter(net: &OwnedFd) {
+/// Moves the calling thread into a network namespace.
+pub(super) fn enter(net: &OwnedFd) {
     move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may");
 }
 
@@ -119,4 +130,51 @@ fn enter(net: &OwnedFd) {
 fn unshare(flags: UnshareFlags) {
     // SAFETY: the descriptor table stays shared: only namespaces are parted with.
     unsafe { unshare_unsafe(flags) }.expect("root may");
+}
+
+/// Sets a number of this thread's network namespace.
+pub(super) fn set_sysctl(name: &str, value: u32) {
+    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+    fs::write(&path, value.to_string()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// Sends frames as they are out of an interface of the thread's namespace.
+pub(super) struct RawLink {
+    socket: OwnedFd,
+    target: libc::sockaddr_ll,
+}
+
+impl RawLink {
+    #[expect(unsafe_code, reason = "neither std nor rustix has packet sockets")]
+    pub(super) fn open(interface: &str) -> Self {
+        // SAFETY: takes numbers only. Protocol 0: it receives nothing.
+        let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        assert!(socket >= 0, "root may: {}", std::io::Error::last_os_error());
+        // SAFETY: a new descriptor that nobody else has.
+        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        let index = rustix::net::netdevice::name_to_index(&socket, interface).expect("the interface is there");
+        // SAFETY: all zeros is a value of it.
+        let mut target: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        target.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
+        target.sll_ifindex = i32::try_from(index).expect("a small number");
+        Self { socket, target }
+    }
+
+    /// Sends one frame; false: the interface had no room.
+    #[expect(unsafe_code, reason = "neither std nor rustix has packet sockets")]
+    pub(super) fn send(&self, frame: &[u8]) -> bool {
+        let length = u32::try_from(size_of::<libc::sockaddr_ll>()).expect("a small number");
+        // SAFETY: frame and address are as long as said.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const self.target).cast(),
+                length,
+            )
+        };
+        usize::try_from(sent).is_ok_and(|sent| sent == frame.len())
+    }
 }

@@ -145,7 +145,7 @@ fn a_server_at_its_limit_makes_requests_wait_and_a_release_lets_the_next_go() {
     for waiter in 0..4 {
         assert!(matches!(upstream.acquire(&ask(waiter), now, || waiter as u32), Acquired::Queued(_)));
     }
-    assert!(matches!(upstream.acquire(&ask(9), now, || 9), Acquired::Refused(Refusal::QueueFull)));
+    assert!(matches!(upstream.acquire(&ask(9), now, || 9), Acquired::QueueFull));
     assert!(upstream.next_waiting(now).is_none());
     let idle = Idle { connection: 77, worker: 0, since: now };
     assert!(upstream.release(ServerId(0), Ending::Reusable(idle), now).is_none());

@@ -1,0 +1,9 @@
+//! Contents held over real files, small tiers and files that fail.
+
+mod bench;
+mod failures;
+mod held;
+mod many;
+mod model;
+mod start;
+mod world;

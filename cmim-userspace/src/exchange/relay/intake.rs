@@ -1,0 +1,124 @@
+//! The server's side of a relay: pieces in, one at a time, as far as there is room for them.
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Relay;
+use crate::exchange::content::Piece;
+use crate::exchange::failure::Failure;
+use crate::exchange::pace;
+use crate::h1::{chunk_header, last_chunk};
+
+impl Relay<'_> {
+    /// Takes one piece from the server, where there is room for it.
+    pub(super) fn pull(&mut self, cx: &mut Context<'_>) -> Result<bool, Failure> {
+        if self.piece.is_some() {
+            return Ok(self.keep(cx));
+        }
+        if !self.wants_more() {
+            self.server_progress = None;
+            return Ok(false);
+        }
+        // Where the server was made to wait, its time begins anew.
+        self.server_progress.get_or_insert_with(Instant::now);
+        let Some(connection) = &mut self.connection else { return Ok(false) };
+        match self.content.next(&mut connection.buffer).map_err(Failure::BadChunk)? {
+            Piece::Data(data) => {
+                self.content_bytes += data.len() as u64;
+                self.begin_piece(data);
+                self.keep(cx);
+                self.job.progress.has(self.content_bytes, self.held.tier());
+                Ok(true)
+            }
+            Piece::End { trailers } => {
+                self.trailers = trailers;
+                self.finish();
+                Ok(true)
+            }
+            Piece::NeedMore => match connection.poll_fill(cx, self.site) {
+                Poll::Pending => Ok(false),
+                Poll::Ready(Ok(0)) if self.content.ends_with_connection() => {
+                    self.finish();
+                    Ok(true)
+                }
+                Poll::Ready(Ok(0) | Err(_)) => Err(Failure::Truncated),
+                Poll::Ready(Ok(_)) => {
+                    self.server_progress = Some(Instant::now());
+                    Ok(true)
+                }
+            },
+        }
+    }
+
+    /// A piece came: behind a chunk line where the reply goes out chunked.
+    fn begin_piece(&mut self, piece: Bytes) {
+        let passes = self.passes();
+        if self.gate.is_chunked() {
+            self.held.append_unaccounted(self.site.buffers.written(|out| chunk_header(piece.len(), out)));
+        }
+        if passes {
+            self.held.append_unaccounted(piece);
+            self.end_piece();
+        } else {
+            self.piece = Some(piece);
+        }
+    }
+
+    /// Moves the piece into the tiers; true: it went on.
+    fn keep(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.piece.as_ref().map_or(0, Bytes::len);
+        if before == 0 {
+            return false;
+        }
+        let polled = self.held.poll_append(cx, &mut self.piece);
+        self.full = matches!(polled, Poll::Ready(Err(_)));
+        if self.full && self.passes() {
+            self.held.append_unaccounted(self.piece.take().unwrap_or_default());
+            self.full = false;
+        }
+        if self.piece.is_none() {
+            self.end_piece();
+            return true;
+        }
+        self.piece.as_ref().map_or(0, Bytes::len) < before
+    }
+
+    /// Whether the next piece goes past the account: a client that is due and has got all before it gets it at once,
+    /// however full the tiers are.
+    fn passes(&self) -> bool {
+        self.gate.is_open() && self.due_since.is_some() && self.held.is_empty()
+    }
+
+    pub(super) fn end_piece(&mut self) {
+        if self.gate.is_chunked() {
+            self.held.append_unaccounted(Bytes::from_static(b"\r\n"));
+        }
+    }
+
+    /// The reply is whole: its server is free.
+    fn finish(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.spare = connection.finish(self.site, self.persistent && self.upload.is_complete());
+        }
+        self.link.reply_is_whole(self.job.seq);
+        if self.gate.is_chunked() {
+            let trailers = self.trailers.take().unwrap_or_default();
+            self.held.append_unaccounted(self.site.buffers.written(|out| last_chunk(&trailers, out)));
+        }
+        self.held.finish();
+    }
+
+    /// Whether the server is read further.
+    fn wants_more(&self) -> bool {
+        let bound = || {
+            let blocked = self.blocked_since.map(|since| since.elapsed());
+            let store = &self.site.store;
+            // Replies that wait for their length need the RAM more than those that could wait in the server.
+            let roomy = store.has_file_tiers() || store.memory_used() < store.memory_size() / 2;
+            pace::read_ahead(self.gate, self.due_since.is_some(), blocked, roomy, &self.bounds)
+        };
+        self.connection.is_some() && self.piece.is_none() && (self.held.is_empty() || self.held.len() < bound())
+    }
+}

@@ -1,0 +1,236 @@
+//! What of the kernel part is in the kernel, and how it gets there.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::programs::Xdp;
+use cmim_common::names;
+use cmim_common::rate;
+use cmim_common::settings::Settings;
+use cmim_common::spread::MAX_WORKERS;
+
+use super::error::KernelError;
+use super::guard::Interfaces;
+use super::listening::{self, Listening, OpenSockets};
+use super::load;
+use super::log::KernelLog;
+use super::maps::Maps;
+use super::piece::{Piece, Without};
+use super::pin::PinDir;
+use super::steer::{self, Steering};
+use super::workers::Workers;
+use crate::config::model::Kernel;
+
+/// Dropped from top to bottom: programs leave before the maps that they use lose their names.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// Holds the programs and the attachments of most.
+    ebpf: Ebpf,
+    guard: Option<Interfaces>,
+    /// Whether the sk_skb program is on the sockhash.
+    pub(super) verdict: bool,
+    /// Whether the sk_reuseport program is there to be put on sockets.
+    spread: bool,
+    /// The addresses whose sockets it is on.
+    pub(super) spread_over: Vec<String>,
+    pub(super) steering: Steering,
+    pub(super) workers: Workers,
+    pub(super) pins: Option<PinDir>,
+    pub(super) maps: Maps,
+    pub(super) log: Option<KernelLog>,
+    pub(super) listeners: Vec<Listening>,
+    pub(super) settings: Settings,
+    /// Whether the guard was loaded without its answers to SYNs.
+    lacks_cookies: bool,
+    /// Why SYNs over a listener's rate are dropped and not answered; `None`: they are answered.
+    pub(super) no_cookies: Option<String>,
+}
+
+/// Whether this host's listeners make SYN cookies: 0 never, 1 when their queue is full, 2 always.
+const SYNCOOKIES: &str = "net.ipv4.tcp_syncookies";
+
+impl Loaded {
+    /// Brings up as much as this host allows. `None`: nothing is in the kernel, and `missing` says why.
+    pub(super) fn bring_up(
+        kernel: &Kernel,
+        listeners: &[Listening],
+        workers: usize,
+        without: Without<'_>,
+        missing: &mut Vec<KernelError>,
+    ) -> Option<Self> {
+        let cookies_wanted = kernel.syn_rate_per_listener > 0 && !kernel.interfaces.is_empty();
+        let cookies =
+            if cookies_wanted && load::lacking_capabilities().is_empty() { without.permit_cookies() } else { Ok(()) };
+        let mut ebpf = keep(missing, load::object(cookies.is_ok()))?;
+        let lacks_cookies = keep(missing, cookies).is_none();
+        let mut pins = claim_pins(&kernel.pin_dir, missing)?;
+        if let Some(pins) = &mut pins {
+            pin_all(pins, &ebpf, missing);
+        }
+        let maps = keep(missing, Maps::take(&mut ebpf))?;
+        let steering = keep(missing, Steering::take(&mut ebpf))?;
+        let shared = keep(missing, Workers::take(&mut ebpf))?;
+        let log = keep(missing, KernelLog::take(&mut ebpf));
+        let mut loaded = Self {
+            ebpf,
+            guard: None,
+            verdict: false,
+            spread: false,
+            spread_over: Vec::new(),
+            steering,
+            workers: shared,
+            pins,
+            maps,
+            log,
+            listeners: Vec::new(),
+            settings: Settings { workers: known_workers(workers), ..Settings::default() },
+            lacks_cookies,
+            no_cookies: None,
+        };
+        keep(missing, loaded.set_limits(kernel));
+        loaded.load_programs(kernel, workers, without, missing);
+        loaded.set_listeners(listeners, without, missing);
+        if let Some(pins) = &mut loaded.pins {
+            pins.relieve();
+        }
+        Some(loaded)
+    }
+
+    fn load_programs(&mut self, kernel: &Kernel, workers: usize, without: Without<'_>, missing: &mut Vec<KernelError>) {
+        let guard = without.permit(Piece::Guard).and_then(|()| load::guard(&mut self.ebpf).map(|_| ()));
+        if keep(missing, guard).is_some() {
+            self.guard = Some(Interfaces::new(&kernel.interfaces, kernel.xdp_mode));
+            self.look_for_interfaces();
+        }
+        let verdict = without.permit(Piece::Verdict).and_then(|()| load::verdict(&mut self.ebpf, &self.maps.sockets));
+        self.verdict = keep(missing, verdict).is_some();
+        if (2..=MAX_WORKERS).contains(&workers) {
+            let spread = without.permit(Piece::Spread).and_then(|()| steer::load_spread(&mut self.ebpf));
+            self.spread = keep(missing, spread).is_some();
+        } else if workers > MAX_WORKERS {
+            tracing::info!("connections are spread over {workers} workers by hash: more than {MAX_WORKERS}");
+        }
+    }
+
+    /// Makes the kernel know exactly these listeners, and steers where one of them needs it.
+    pub(super) fn set_listeners(
+        &mut self,
+        listeners: &[Listening],
+        without: Without<'_>,
+        missing: &mut Vec<KernelError>,
+    ) {
+        self.listeners = listeners.to_vec();
+        keep(missing, self.maps.set_listeners(listeners));
+        keep(missing, self.steering.set_destinations(listeners));
+        if self.steering.destinations() > 0 && !self.steering.is_attached() {
+            keep(missing, without.permit(Piece::Steer).and_then(|()| self.attach_steer()));
+        }
+        self.settings.steered = u32::from(self.steering.destinations() > 0);
+        keep(missing, self.maps.set_settings(self.settings));
+    }
+
+    fn attach_steer(&mut self) -> Result<(), KernelError> {
+        let pin = self.pins.as_ref().map(|pins| pins.path().join(names::STEER_LINK));
+        self.steering.attach(&mut self.ebpf, pin.as_deref())?;
+        if let Some(pins) = &mut self.pins {
+            pins.adopt(names::STEER_LINK);
+        }
+        Ok(())
+    }
+
+    /// Takes over the SYN rates, and whether cookies answer what is over them.
+    pub(super) fn set_limits(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
+        self.settings.source_interval = rate::interval(kernel.syn_rate_per_source);
+        self.settings.listener_interval = rate::interval(kernel.syn_rate_per_listener);
+        self.no_cookies = if self.lacks_cookies {
+            Some(format!("this kernel has no {}", Piece::Cookies.what()))
+        } else if read_sysctl(SYNCOOKIES) == Some(0) {
+            Some(format!("{SYNCOOKIES} is 0, so this host's listeners take none"))
+        } else {
+            None
+        };
+        self.settings.cookies = u32::from(self.no_cookies.is_none());
+        self.maps.set_settings(self.settings)
+    }
+
+    /// Puts listening sockets where connections are steered and spread to.
+    pub(super) fn open(&mut self, all: &[OpenSockets<'_>], missing: &mut Vec<KernelError>) {
+        for open in all {
+            let put = self.put(open);
+            keep(missing, put);
+        }
+    }
+
+    fn put(&mut self, open: &OpenSockets<'_>) -> Result<(), KernelError> {
+        let Some(row) = self.maps.row(&listening::key(&open.address))? else {
+            tracing::info!("connections to {} are spread by hash: there are too many listeners", open.address);
+            return Ok(());
+        };
+        self.steering.put(row, &open.sockets)?;
+        let several: &[BorrowedFd<'_>] = &open.sockets;
+        if let [first, _, ..] = several
+            && self.spread
+        {
+            let address = open.address.to_string();
+            steer::spread_over(&self.ebpf, *first, &address)?;
+            self.spread_over.push(address);
+        }
+        Ok(())
+    }
+
+    /// Guards interfaces that have appeared.
+    pub(super) fn look_for_interfaces(&mut self) {
+        let Some(interfaces) = &mut self.guard else { return };
+        let program = self.ebpf.program_mut(names::GUARD);
+        let xdp = program.and_then(|program| <&mut Xdp>::try_from(program).ok());
+        if let Some(xdp) = xdp {
+            interfaces.look(xdp);
+        }
+    }
+
+    /// The interfaces, where the guard is loaded at all.
+    pub(super) fn interfaces(&self) -> Option<&Interfaces> {
+        self.guard.as_ref()
+    }
+
+    #[cfg(test)]
+    pub(super) fn ebpf(&self) -> &Ebpf {
+        &self.ebpf
+    }
+}
+
+/// `None`: another daemon lives there. Two guards and two sets of maps under one name would mislead the operator of both.
+fn claim_pins(pin_dir: &Path, missing: &mut Vec<KernelError>) -> Option<Option<PinDir>> {
+    match PinDir::claim(pin_dir) {
+        Ok(pins) => Some(Some(pins)),
+        Err(error) => {
+            let taken = matches!(error, KernelError::PinDirTaken { .. });
+            missing.push(error);
+            (!taken).then_some(None)
+        }
+    }
+}
+
+fn pin_all(pins: &mut PinDir, ebpf: &Ebpf, missing: &mut Vec<KernelError>) {
+    for name in names::MAPS {
+        let pinned = ebpf.map(name).ok_or(KernelError::Absent { name }).and_then(|map| pins.pin(name, map));
+        keep(missing, pinned);
+    }
+}
+
+/// Workers whose sockets the programs look at.
+fn known_workers(workers: usize) -> u32 {
+    u32::try_from(workers.min(MAX_WORKERS)).unwrap_or(0)
+}
+
+/// The value, or its error among what is missing.
+pub(super) fn keep<T>(missing: &mut Vec<KernelError>, result: Result<T, KernelError>) -> Option<T> {
+    result.map_err(|error| missing.push(error)).ok()
+}
+
+/// A number of this host's settings; those of the network are its own in each namespace.
+pub(super) fn read_sysctl(name: &str) -> Option<u64> {
+    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
