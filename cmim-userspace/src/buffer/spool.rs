@@ -229,9 +229,13 @@ impl Spool {
     }
 }
 
-/// The block in which files of `directory` are best used; fails with EOPNOTSUPP where parts of one cannot be given back.
-pub(super) fn block_size(directory: BorrowedFd<'_>) -> Result<u64, Errno> {
+/// The block in which a file of `size` bytes in `directory` is best used; fails with EOPNOTSUPP where parts of one cannot be
+/// given back.
+pub(super) fn block_size(directory: BorrowedFd<'_>, size: u64) -> Result<u64, Errno> {
     let file = nameless(directory)?;
+    // tmpfs with huge=within_size uses huge pages, and says so, only once the file is large. This takes no space, and a
+    // file system that refuses the length has its block all the same.
+    let _: Result<(), Errno> = rustix::fs::ftruncate(&file, size);
     let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     retry_on_intr(|| rustix::fs::fallocate(&file, mode, 0, 4096))?;
     let stat = rustix::fs::fstat(&file)?;

@@ -61,7 +61,7 @@ impl Store {
         let mut tiers = Vec::with_capacity(directories.len());
         for ((index, model), directory) in buffer.tiers.iter().enumerate().zip(directories) {
             let unfit = |fault| BufferError::Directory { tier: index, path: model.path.clone(), fault };
-            let block = spool::block_size(directory.as_fd()).map_err(|errno| unfit(no_file(errno)))?;
+            let block = spool::block_size(directory.as_fd(), model.size).map_err(|errno| unfit(no_file(errno)))?;
             let extent = extent_size(model, block);
             let least = extent;
             let count = model.size / extent;

@@ -136,9 +136,6 @@ impl<'a> Relay<'a> {
     pub(super) async fn run(mut self) -> Relayed {
         let result = poll_fn(|cx| self.poll(cx)).await;
         self.job.trail.bytes_out = self.content_bytes;
-        if self.held.has_spilled() {
-            self.site.counters.replies_spilled.add(1);
-        }
         let (sent, persist) = (self.sent, self.persist && self.upload.is_complete());
         let Self { site, mut spare, held, front, .. } = self;
         // Their bytes lie in the read buffer, which is whole again without them.

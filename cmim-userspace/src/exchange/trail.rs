@@ -45,6 +45,8 @@ pub struct Trail {
     pub first_byte: Option<Duration>,
     pub turn_wait: Option<Duration>,
     pub reused: bool,
+    /// A part of the reply left RAM while it was held.
+    pub spilled: bool,
     pub retries: u32,
     /// Requests of the same client connection in the device when it came, itself included.
     pub stacked: u32,
@@ -66,6 +68,7 @@ impl Trail {
             first_byte: None,
             turn_wait: None,
             reused: false,
+            spilled: false,
             retries: 0,
             stacked: 1,
             handling: Handling::Local,

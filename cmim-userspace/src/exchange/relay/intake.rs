@@ -30,6 +30,10 @@ impl Relay<'_> {
                 self.begin_piece(data);
                 self.keep(cx);
                 self.job.progress.has(self.content_bytes, self.held.tier());
+                if self.held.has_spilled() && !self.job.trail.spilled {
+                    self.job.trail.spilled = true;
+                    self.site.counters.replies_spilled.add(1);
+                }
                 Ok(true)
             }
             Piece::End { trailers } => {
