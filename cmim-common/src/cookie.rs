@@ -59,6 +59,31 @@ pub const fn header_length(tcp: &[u8; TCP_HEADER]) -> Option<usize> {
     if length < TCP_HEADER { None } else { Some(length) }
 }
 
+/// Whether an IPv4 packet is a bare segment: headers and nothing behind them. Only the first of a handshake's segments
+/// with the cookie's numbers is; a request that follows has the same numbers.
+#[inline(always)]
+#[must_use]
+pub const fn is_bare_v4(ip: &[u8; V4_HEADER], tcp: &[u8; TCP_HEADER]) -> bool {
+    let [_, _, high, low, ..] = *ip;
+    is_bare(u16::from_be_bytes([high, low]) as usize, V4_HEADER, tcp)
+}
+
+/// The same for IPv6, whose length leaves its own header out.
+#[inline(always)]
+#[must_use]
+pub const fn is_bare_v6(ip: &[u8; V6_HEADER], tcp: &[u8; TCP_HEADER]) -> bool {
+    let [_, _, _, _, high, low, ..] = *ip;
+    is_bare(u16::from_be_bytes([high, low]) as usize, 0, tcp)
+}
+
+#[inline(always)]
+const fn is_bare(length: usize, before: usize, tcp: &[u8; TCP_HEADER]) -> bool {
+    match header_length(tcp) {
+        Some(header) => length == before + header,
+        None => false,
+    }
+}
+
 /// The segment size to offer on a link with this MTU.
 #[inline(always)]
 #[must_use]

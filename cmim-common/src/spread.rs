@@ -42,14 +42,19 @@ pub struct Least {
 }
 
 impl Least {
-    pub const NONE: Self = Self { worker: 0, load: u64::MAX };
+    /// The first that is looked at.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(worker: u32, open: u64, chosen: u64) -> Self {
+        Self { worker, load: open.saturating_add(chosen) }
+    }
 
     /// Looks at one more. Of equals the first stays: begin with another one each time.
     #[inline(always)]
     pub const fn consider(&mut self, worker: u32, open: u64, chosen: u64) {
-        let load = open.saturating_add(chosen);
-        if load < self.load {
-            *self = Self { worker, load };
+        let other = Self::of(worker, open, chosen);
+        if other.load < self.load {
+            *self = other;
         }
     }
 }
@@ -64,8 +69,9 @@ mod tests {
     use super::{Least, MAX_LISTENING, MAX_ROWS, MAX_WORKERS, place};
 
     fn least(loads: &[(u64, u64)]) -> u32 {
-        let mut least = Least::NONE;
-        for (worker, (open, chosen)) in (0..).zip(loads) {
+        let (open, chosen) = loads[0];
+        let mut least = Least::of(0, open, chosen);
+        for (worker, (open, chosen)) in (0..).zip(loads).skip(1) {
             least.consider(worker, *open, *chosen);
         }
         least.worker

@@ -18,7 +18,7 @@ use aya_ebpf::helpers::{
 use aya_ebpf::programs::XdpContext;
 use cmim_common::cookie::{
     ENDS_V4, ENDS_V6, REPLY_V4, REPLY_V6, RETURN_TIME, SHORTEST_FRAME, Scratch, TCP_HEADER, TCP_HEADER_MAX, ends_v4,
-    ends_v6, header_length, mss_v4, mss_v6, reply_v4, reply_v6,
+    ends_v6, header_length, is_bare_v4, is_bare_v6, mss_v4, mss_v6, reply_v4, reply_v6,
 };
 use cmim_common::listener::Listener;
 use cmim_common::packet::{Packet as _, V4_HEADER, V6_HEADER};
@@ -71,33 +71,31 @@ pub(crate) fn answer(context: &XdpContext, at: usize, family: Family) -> Answer 
 #[inline(never)]
 fn answer_v4(context: *mut xdp_md, at: usize) -> bool {
     let context = XdpContext::new(context);
-    let Some(mut headers) = Headers::load::<V4_HEADER>(&context, at) else {
-        return false;
+    let answer = || {
+        let mut headers = Headers::load::<V4_HEADER>(&context, at)?;
+        let Parts { ip, syn, ends, .. } = headers.parts::<V4_HEADER, ENDS_V4, REPLY_V4>()?;
+        ends_v4(ip, syn, ends);
+        let cookie = cookie::<ENDS_V4, V4_HEADER>(&context, &headers)?;
+        let Parts { ip, syn, reply, .. } = headers.parts::<V4_HEADER, ENDS_V4, REPLY_V4>()?;
+        reply_v4(ip, syn, cookie, mss_v4(mtu(&context)), reply);
+        become_reply::<REPLY_V4>(&context, at, reply)
     };
-    let (ip, syn, ends, _) = headers.parts::<V4_HEADER, ENDS_V4, REPLY_V4>();
-    ends_v4(ip, syn, ends);
-    let Some(cookie) = cookie::<ENDS_V4, V4_HEADER>(&context, &headers) else {
-        return false;
-    };
-    let (ip, syn, _, reply) = headers.parts::<V4_HEADER, ENDS_V4, REPLY_V4>();
-    reply_v4(ip, syn, cookie, mss_v4(mtu(&context)), reply);
-    become_reply::<REPLY_V4>(&context, at, reply)
+    answer().is_some()
 }
 
 #[inline(never)]
 fn answer_v6(context: *mut xdp_md, at: usize) -> bool {
     let context = XdpContext::new(context);
-    let Some(mut headers) = Headers::load::<V6_HEADER>(&context, at) else {
-        return false;
+    let answer = || {
+        let mut headers = Headers::load::<V6_HEADER>(&context, at)?;
+        let Parts { ip, syn, ends, .. } = headers.parts::<V6_HEADER, ENDS_V6, REPLY_V6>()?;
+        ends_v6(ip, syn, ends);
+        let cookie = cookie::<ENDS_V6, V6_HEADER>(&context, &headers)?;
+        let Parts { ip, syn, reply, .. } = headers.parts::<V6_HEADER, ENDS_V6, REPLY_V6>()?;
+        reply_v6(ip, syn, cookie, mss_v6(mtu(&context)), reply);
+        become_reply::<REPLY_V6>(&context, at, reply)
     };
-    let (ip, syn, ends, _) = headers.parts::<V6_HEADER, ENDS_V6, REPLY_V6>();
-    ends_v6(ip, syn, ends);
-    let Some(cookie) = cookie::<ENDS_V6, V6_HEADER>(&context, &headers) else {
-        return false;
-    };
-    let (ip, syn, _, reply) = headers.parts::<V6_HEADER, ENDS_V6, REPLY_V6>();
-    reply_v6(ip, syn, cookie, mss_v6(mtu(&context)), reply);
-    become_reply::<REPLY_V6>(&context, at, reply)
+    answer().is_some()
 }
 
 /// Copies of a SYN's headers in this CPU's scratch memory, with room for what is made of them.
@@ -124,20 +122,22 @@ impl Headers {
 
     /// The IP header, the TCP header without options, the ends and the reply, in a family's sizes.
     #[inline(always)]
-    fn parts<const I: usize, const E: usize, const R: usize>(
-        &mut self,
-    ) -> (&[u8; I], &[u8; TCP_HEADER], &mut [u8; E], &mut [u8; R]) {
+    fn parts<const I: usize, const E: usize, const R: usize>(&mut self) -> Option<Parts<'_, I, E, R>> {
         let Scratch { ip, tcp, ends, reply } = &mut *self.memory;
-        // SAFETY: the first bytes of an array that is as long or longer, and no two of them are the same array.
-        unsafe {
-            (
-                &*ip.as_ptr().cast(),
-                &*tcp.as_ptr().cast(),
-                &mut *ends.as_mut_ptr().cast(),
-                &mut *reply.as_mut_ptr().cast(),
-            )
-        }
+        Some(Parts {
+            ip: ip.first_chunk()?,
+            syn: tcp.first_chunk()?,
+            ends: ends.first_chunk_mut()?,
+            reply: reply.first_chunk_mut()?,
+        })
     }
+}
+
+struct Parts<'a, const I: usize, const E: usize, const R: usize> {
+    ip: &'a [u8; I],
+    syn: &'a [u8; TCP_HEADER],
+    ends: &'a mut [u8; E],
+    reply: &'a mut [u8; R],
 }
 
 /// The length of a TCP header once more, compared where the verifier looks: LLVM knows already that it fits and would
@@ -184,26 +184,24 @@ fn mtu(context: &XdpContext) -> u32 {
 /// Cuts or stretches the packet to the reply's length and writes the reply over it. The link headers stay, VLAN tags
 /// and all, but for the two addresses.
 #[inline(always)]
-fn become_reply<const R: usize>(context: &XdpContext, at: usize, reply: &[u8; R]) -> bool {
+fn become_reply<const R: usize>(context: &XdpContext, at: usize, reply: &[u8; R]) -> Option<()> {
     let frame = Frame::of(context);
     let whole = at + R;
     let padded = if whole < SHORTEST_FRAME { SHORTEST_FRAME } else { whole };
     let change = padded as i64 - frame.length() as i64;
     // SAFETY: the helper checks what it is asked for; `frame` is not used after it.
     if unsafe { bpf_xdp_adjust_tail(context.ctx, change as i32) } != 0 {
-        return false;
+        return None;
     }
-    // From here on the packet is no longer the SYN. None of this can fail: it lies within the new length.
+    // From here on the packet is no longer the SYN. None of this can fail: it lies within the new length. Padding was the
+    // SYN's options, which go back to whom they belong.
     let frame = Frame::of(context);
-    let Some([d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5]) = frame.read::<12>(0) else {
-        return false;
-    };
-    let turned = frame.write(0, [s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5]);
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = frame.read::<12>(0)?;
+    frame.write(0, [s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5])?;
+    let reply = reply.as_ptr().cast_mut().cast();
     // SAFETY: the reply is as long as said, and the helper checks the packet's end.
-    let written =
-        unsafe { bpf_xdp_store_bytes(context.ctx, at as u32, reply.as_ptr().cast_mut().cast(), R as u32) } == 0;
-    // The padding was the SYN's options, which belong to the client that gets them back.
-    turned.is_some() && written
+    let written = unsafe { bpf_xdp_store_bytes(context.ctx, at as u32, reply, R as u32) };
+    (written == 0).then_some(())
 }
 
 /// Whether this segment brings back a cookie of a listener that has lately sent some. The kernel checks it again and
@@ -235,6 +233,9 @@ fn is_cookie_v4(context: *mut xdp_md, at: usize) -> bool {
     let (Some(mut ip), Some(mut tcp)) = (frame.read::<V4_HEADER>(at), frame.read::<TCP_HEADER>(at + V4_HEADER)) else {
         return false;
     };
+    if !is_bare_v4(&ip, &tcp) {
+        return false;
+    }
     let (ip, tcp) = (ip.as_mut_ptr().cast::<iphdr>(), tcp.as_mut_ptr().cast::<tcphdr>());
     // SAFETY: both headers are on the stack and whole.
     unsafe { bpf_tcp_raw_check_syncookie_ipv4(ip, tcp) == 0 }
@@ -246,6 +247,9 @@ fn is_cookie_v6(context: *mut xdp_md, at: usize) -> bool {
     let (Some(mut ip), Some(mut tcp)) = (frame.read::<V6_HEADER>(at), frame.read::<TCP_HEADER>(at + V6_HEADER)) else {
         return false;
     };
+    if !is_bare_v6(&ip, &tcp) {
+        return false;
+    }
     let (ip, tcp) = (ip.as_mut_ptr().cast::<ipv6hdr>(), tcp.as_mut_ptr().cast::<tcphdr>());
     // SAFETY: both headers are on the stack and whole.
     unsafe { bpf_tcp_raw_check_syncookie_ipv6(ip, tcp) == 0 }

@@ -20,6 +20,7 @@ use crate::frame::Frame;
 use crate::maps::{
     CMIM_COUNTERS, CMIM_DENY_V4, CMIM_DENY_V6, CMIM_LISTENERS, CMIM_SETTINGS, CMIM_SOURCES, CMIM_STEERING,
 };
+use crate::transit::is_transit;
 
 /// Keeps what stands under a key that another CPU has just put there.
 const IF_ABSENT: u64 = 1;
@@ -105,14 +106,21 @@ fn segment(context: &XdpContext, counters: &mut Counters, segment: &Segment) -> 
     let Some(settings) = CMIM_SETTINGS.get(0) else {
         return Outcome::Pass;
     };
-    let Some(listener) = listener_of(settings, segment.destination, segment.tcp.destination_port) else {
+    let Some((listener, reach)) = listener_of(settings, segment.destination, segment.tcp.destination_port) else {
         return Outcome::Pass;
     };
+    let is_meant = || matches!(reach, Reach::Named) || !is_transit(context, segment.at, segment.family);
     if segment.tcp.is_impossible() {
+        if !is_meant() {
+            return Outcome::Pass;
+        }
         count(listener, |listener| unsafe { &raw mut (*listener).dropped_flags });
         return Outcome::DropFlags;
     }
     if opening {
+        if !is_meant() {
+            return Outcome::Pass;
+        }
         let outcome = syn(context, settings, listener, segment);
         match outcome {
             Outcome::DropRate => count(listener, |listener| unsafe { &raw mut (*listener).dropped_rate }),
@@ -202,21 +210,31 @@ fn takes(full_at: *mut u64, now: u64, interval: u64) -> bool {
     }
 }
 
+/// How a listener was found.
+#[derive(Clone, Copy)]
+enum Reach {
+    /// By its address or its network.
+    Named,
+    /// It is on every address of its family.
+    Every,
+}
+
 /// The listener on exactly this address, else the one whose network holds it, else the one on every address of its
 /// family.
 #[inline(always)]
-fn listener_of(settings: &Settings, address: [u8; 16], port: [u8; 2]) -> Option<*mut Listener> {
+fn listener_of(settings: &Settings, address: [u8; 16], port: [u8; 2]) -> Option<(*mut Listener, Reach)> {
     if let Some(listener) = CMIM_LISTENERS.get_ptr_mut(&ListenerKey { address, port }) {
-        return Some(listener);
+        return Some((listener, Reach::Named));
     }
     if settings.steered != 0
         && let Some(key) = CMIM_STEERING.get(&Key::new(WHOLE, destination(address, port)))
         && let Some(listener) = CMIM_LISTENERS.get_ptr_mut(key)
     {
-        return Some(listener);
+        return Some((listener, Reach::Named));
     }
     let unspecified = if address.starts_with(&MAPPED_PREFIX) { mapped([0; 4]) } else { [0; 16] };
-    CMIM_LISTENERS.get_ptr_mut(&ListenerKey { address: unspecified, port })
+    let listener = CMIM_LISTENERS.get_ptr_mut(&ListenerKey { address: unspecified, port })?;
+    Some((listener, Reach::Every))
 }
 
 #[inline(always)]

@@ -74,23 +74,30 @@ fn least_busy(workers: u32, hash: u32) -> Option<u32> {
     if workers == 0 || workers > MAX_WORKERS as u32 {
         return None;
     }
-    let mut least = Least::NONE;
-    let mut worker = hash % workers;
-    for step in 0..MAX_WORKERS as u32 {
+    let first = hash % workers;
+    let (open, chosen) = load_of(first)?;
+    // Begun with the first worker's numbers and not with "none yet", and with a remainder where a comparison would do:
+    // the verifier then sees every turn of the loop begin with unknown numbers, and need not follow each of those that it
+    // would know through all the others.
+    let mut least = Least::of(first, open, chosen);
+    for step in 1..MAX_WORKERS as u32 {
         if step >= workers {
             break;
         }
-        if let Some(load) = CMIM_WORKERS.get_ptr(worker) {
-            // SAFETY: a field of a live map value; volatile, as its worker writes to it.
-            let open = unsafe { (&raw const (*load).open).read_volatile() };
-            // SAFETY: as above.
-            let chosen = unsafe { (&raw const (*load).chosen).read_volatile() };
-            least.consider(worker, open, chosen);
-        }
-        worker += 1;
-        if worker >= workers {
-            worker = 0;
-        }
+        let worker = first.wrapping_add(step) % workers;
+        let (open, chosen) = load_of(worker)?;
+        least.consider(worker, open, chosen);
     }
     Some(least.worker)
+}
+
+/// A worker's open connections, and how often it was chosen for others.
+#[inline(always)]
+fn load_of(worker: u32) -> Option<(u64, u64)> {
+    let load = CMIM_WORKERS.get_ptr(worker)?;
+    // SAFETY: a field of a live map value; volatile, as its worker writes to it.
+    let open = unsafe { (&raw const (*load).open).read_volatile() };
+    // SAFETY: as above.
+    let chosen = unsafe { (&raw const (*load).chosen).read_volatile() };
+    Some((open, chosen))
 }

@@ -1,8 +1,8 @@
 //! Replies to SYNs made by hand, read back field by field and summed up as a receiver does.
 
 use super::{
-    ENDS_V4, ENDS_V6, REPLY_TCP, REPLY_V4, REPLY_V6, TCP_HEADER, ends_v4, ends_v6, header_length, mss_v4, mss_v6,
-    reply_v4, reply_v6,
+    ENDS_V4, ENDS_V6, REPLY_TCP, REPLY_V4, REPLY_V6, TCP_HEADER, ends_v4, ends_v6, header_length, is_bare_v4,
+    is_bare_v6, mss_v4, mss_v6, reply_v4, reply_v6,
 };
 use crate::packet::{V4_HEADER, V6_HEADER};
 use std::vec::Vec;
@@ -110,4 +110,20 @@ fn ends_are_addresses_then_ports_the_clients_first() {
     assert_eq!(ends[..16], [0xaa; 16]);
     assert_eq!(ends[16..32], [0xbb; 16]);
     assert_eq!(ends[32..], [0xc3, 0x50, 0, 80]);
+}
+
+#[test]
+fn a_segment_is_bare_when_its_packet_ends_with_its_header() {
+    let mut ack = SYN;
+    ack[12] = 0x80;
+    let mut ip = v4();
+    for (length, bare) in [(20 + 32, true), (20 + 33, false), (20 + 31, false), (0, false)] {
+        [ip[2], ip[3]] = u16::to_be_bytes(length);
+        assert_eq!(is_bare_v4(&ip, &ack), bare, "{length}");
+    }
+    let mut ip = v6();
+    for (length, bare) in [(32, true), (33, false), (0, false)] {
+        [ip[4], ip[5]] = u16::to_be_bytes(length);
+        assert_eq!(is_bare_v6(&ip, &ack), bare, "{length}");
+    }
 }

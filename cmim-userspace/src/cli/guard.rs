@@ -118,9 +118,11 @@ fn over_limit(guard: &Guard) -> String {
     }
 }
 
+type Figure = fn(&GuardCounters) -> u64;
+
 /// One row a reason; rates where there was an earlier look.
 fn reasons(counters: &GuardCounters, earlier: Option<&Earlier>, look: Look) -> String {
-    let of: [(&str, fn(&GuardCounters) -> u64, &str, Paint); 10] = [
+    let of: [(&str, Figure, &str, Paint); 10] = [
         ("packets", |counters| counters.packets, "", Paint::Plain),
         ("passed", |counters| counters.passed, "", Paint::Plain),
         ("denied", |counters| counters.dropped_denied, "dropped: the source is in the deny list", Paint::Warning),

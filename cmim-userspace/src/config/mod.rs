@@ -29,7 +29,6 @@ mod tests;
 pub use defaults::default_control_socket;
 pub use describe::describe;
 pub use error::{ConfigError, ConfigErrors, Place, Problem, Spot, Unfit, nearest};
-pub use listen_address::ListenAddress;
 pub use load::{load, parse};
 pub use model::Config;
 pub use print::{defaults_text, to_toml};

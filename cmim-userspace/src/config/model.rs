@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::listen_address::ListenAddress;
+pub use super::listen_address::ListenAddress;
 
 /// A whole configuration, checked: every reference in it resolves.
 #[derive(Debug, Clone, PartialEq, Serialize)]

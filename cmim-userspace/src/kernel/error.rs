@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use cmim_common::names;
 use thiserror::Error;
 
-use crate::config::ListenAddress;
+use crate::config::model::ListenAddress;
 
 /// One thing that the kernel part could not do. Nothing is half done when it is returned, and trying again is safe.
 #[derive(Debug, Error)]

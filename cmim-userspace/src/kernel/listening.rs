@@ -7,7 +7,7 @@ use cmim_common::listener::ListenerKey;
 use cmim_common::steer::{Destination, of_network};
 use ipnet::IpNet;
 
-use crate::config::ListenAddress;
+use crate::config::model::ListenAddress;
 
 /// One address of a listener, with its port also where the configuration left that to the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,25 +11,27 @@ mod steering;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aya::maps::MapInfo;
 use cmim_common::connection::{Connection, ConnectionKey, Lane, State};
 use cmim_common::names;
-use rustix::fs::{Gid, Uid};
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-use self::host::{HERE_V4, HERE_V6, INTERFACE, in_namespaces, skipped};
+use self::host::{HERE_V4, HERE_V6, INTERFACE, become_nobody, in_namespaces, skipped};
 use super::maps::Maps;
-use super::{KernelError, KernelPart, Listening, load, start};
+use super::{KernelError, KernelPart, Listening, OpenSockets, load, start};
 use crate::config::model::{Kernel, KernelMode, LocalBypass, SpliceMode, XdpMode};
+use crate::net;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Set in the process that is to be killed; holds the pin directory.
 const HOLD: &str = "CMIM_TEST_HOLD_PINS";
+/// Its listeners' addresses, between spaces.
+const HOLD_ADDRESSES: &str = "CMIM_TEST_HOLD_ADDRESSES";
 const NOBODY: u32 = 65_534;
 
 fn settings(mode: KernelMode, pin_dir: PathBuf, interfaces: &[&str]) -> Kernel {
@@ -182,32 +184,62 @@ fn a_second_daemon_does_without_while_the_first_lives() {
     });
 }
 
-/// Not a test of its own: the process that the next test kills.
+/// Not a test of its own: the process that the tests of a daemon's death kill. It greets who connects.
 #[test]
 fn held_until_killed() {
-    let Some(pin_dir) = std::env::var_os(HOLD) else {
+    let (Some(pin_dir), Ok(addresses)) = (std::env::var_os(HOLD), std::env::var(HOLD_ADDRESSES)) else {
         return;
     };
-    let _part = started(KernelMode::Required, Path::new(&pin_dir), &[INTERFACE], &[]);
+    let doors: Vec<_> = addresses
+        .split_whitespace()
+        .map(|address| net::bind("web", address.parse().expect("of the test"), 1).expect("a free port"))
+        .collect();
+    let listening: Vec<_> = (1..)
+        .zip(&doors)
+        .map(|(id, door)| Listening { id, name: format!("listener {id}"), address: door.address() })
+        .collect();
+    let kernel = settings(KernelMode::Required, PathBuf::from(pin_dir), &[INTERFACE]);
+    let mut part = start(&kernel, &listening, 1).expect("the kernel part starts here");
+    let addresses: Vec<_> = doors.iter().map(net::Bound::address).collect();
+    let sockets: Vec<_> = doors.into_iter().flat_map(|door| door.listen().expect("bound")).collect();
+    let opened: Vec<_> = addresses
+        .iter()
+        .zip(&sockets)
+        .map(|(address, socket)| OpenSockets { address: *address, sockets: vec![socket.as_fd()] })
+        .collect();
+    part.open(&opened, &listening).expect("they listen");
     println!("\nready");
     loop {
-        std::thread::park();
+        for socket in &sockets {
+            if let Ok((mut stream, _)) = socket.accept() {
+                stream.write_all(b"!").expect("connected");
+                std::mem::forget(stream);
+            }
+        }
+        std::thread::yield_now();
     }
+}
+
+/// Starts that process, with listeners at these addresses.
+fn hold(pin_dir: &Path, addresses: &[&str]) -> Child {
+    let module = module_path!().split_once("::").expect("a module of a crate").1;
+    let mut held = Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--exact", &format!("{module}::held_until_killed"), "--nocapture"])
+        .env(HOLD, pin_dir)
+        .env(HOLD_ADDRESSES, addresses.join(" "))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this binary starts again");
+    let lines = BufReader::new(held.stdout.take().expect("piped")).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line == "ready"), "it came up");
+    held
 }
 
 #[test]
 fn a_start_after_kill_9_cleans_up() {
     in_namespaces("a_start_after_kill_9_cleans_up", |host| {
         let pin_dir = host.bpffs().join("cmim");
-        let module = module_path!().split_once("::").expect("a module of a crate").1;
-        let mut killed = Command::new(std::env::current_exe().expect("this binary"))
-            .args(["--exact", &format!("{module}::held_until_killed"), "--nocapture"])
-            .env(HOLD, &pin_dir)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this binary starts again");
-        let lines = BufReader::new(killed.stdout.take().expect("piped")).lines();
-        assert!(lines.map_while(Result::ok).any(|line| line == "ready"), "it came up");
+        let mut killed = hold(&pin_dir, &[]);
         killed.kill().expect("it is ours");
         killed.wait().expect("it is ours");
         let old = map_id(&pin_dir, names::COUNTERS);
@@ -227,8 +259,7 @@ fn a_daemon_that_dropped_root_still_removes_its_pins() {
         let pin_dir = host.bpffs().join("cmim");
         let part = started(KernelMode::Required, &pin_dir, &[INTERFACE], &[]);
         part.hand_to(NOBODY, NOBODY).expect("root gives files away");
-        set_thread_res_gid(Gid::from_raw(NOBODY), Gid::from_raw(NOBODY), Gid::from_raw(NOBODY)).expect("root may");
-        set_thread_res_uid(Uid::from_raw(NOBODY), Uid::from_raw(NOBODY), Uid::from_raw(NOBODY)).expect("root may");
+        become_nobody();
         assert!(part.counters().expect("readable by descriptor").is_some());
         drop(part);
         assert!(!pin_dir.exists());

@@ -43,7 +43,7 @@ impl Workers {
         let Some(Map::Array(map)) = ebpf.take_map(name) else {
             return Err(KernelError::Absent { name });
         };
-        let mapping = Mapping::of(&map).map_err(|source| KernelError::Memory { name, source })?;
+        let mapping = Mapping::of(map).map_err(|source| KernelError::Memory { name, source })?;
         Ok(Self { mapping: Arc::new(mapping) })
     }
 
@@ -102,6 +102,8 @@ impl Entry {
 /// The map's memory in this process, as long as anybody holds it.
 struct Mapping {
     start: NonNull<Entry>,
+    #[expect(dead_code, reason = "held: the program that reads the map is loaded with its descriptor")]
+    map: MapData,
 }
 
 // SAFETY: the memory is written through atomics only, by either side, and belongs to no thread.
@@ -119,16 +121,16 @@ impl fmt::Debug for Mapping {
 
 impl Mapping {
     #[expect(unsafe_code, reason = "memory that the kernel shares")]
-    fn of(map: &MapData) -> io::Result<Self> {
-        let map = map.fd().as_fd().as_raw_fd();
-        // SAFETY: a new mapping at a place of the kernel's choice. It keeps the map alive without its descriptor.
+    fn of(map: MapData) -> io::Result<Self> {
+        let descriptor = map.fd().as_fd().as_raw_fd();
+        // SAFETY: a new mapping at a place of the kernel's choice.
         let start = unsafe {
-            libc::mmap(ptr::null_mut(), LENGTH, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, map, 0)
+            libc::mmap(ptr::null_mut(), LENGTH, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, descriptor, 0)
         };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        NonNull::new(start.cast()).map(|start| Self { start }).ok_or_else(|| io::Error::other("mapped at 0"))
+        NonNull::new(start.cast()).map(|start| Self { start, map }).ok_or_else(|| io::Error::other("mapped at 0"))
     }
 
     #[expect(unsafe_code, reason = "memory that the kernel shares")]

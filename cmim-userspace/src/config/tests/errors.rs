@@ -187,7 +187,7 @@ fn wrong_paths_and_names_say_their_form() {
         "daemon.metrics_address",
         &[(
             "\"9900\"",
-            "expected an IP address and a port such as \"0.0.0.0:80\" or \"[::]:80\", or networks and ports as in \"203.0.113.0/24:80-89\", found \"9900\"; \
+            "expected an IP address and a port such as \"0.0.0.0:80\" or \"[::]:80\", found \"9900\"; \
          did you mean \"0.0.0.0:9900\"?",
         )],
     );

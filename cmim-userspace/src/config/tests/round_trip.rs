@@ -13,10 +13,10 @@ use proptest::sample::select;
 use super::{SMALLEST, messages, read};
 use crate::config::choice::Choice;
 use crate::config::model::{
-    AccessLog, AccessLogPath, Buffer, Config, Daemon, HashOn, Health, Kernel, Limits, Listener, Route, Server,
-    ServerAddress, Tier, TierKind, Timeouts, Upstream, UpstreamIndex,
+    AccessLog, AccessLogPath, Buffer, Config, Daemon, HashOn, Health, Kernel, Limits, ListenAddress, Listener, Route,
+    Server, ServerAddress, Tier, TierKind, Timeouts, Upstream, UpstreamIndex,
 };
-use crate::config::{ListenAddress, defaults_text, to_toml};
+use crate::config::{defaults_text, to_toml};
 
 #[test]
 fn the_printed_defaults_with_an_address_and_a_server_load_to_the_defaults() {

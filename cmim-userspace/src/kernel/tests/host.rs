@@ -8,9 +8,12 @@ use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{Gid, Uid};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::geteuid;
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use rustix::thread::{
+    LinkNameSpaceType, UnshareFlags, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
+};
 
 use crate::kernel::load;
 
@@ -130,6 +133,13 @@ pub(super) fn enter(net: &OwnedFd) {
 fn unshare(flags: UnshareFlags) {
     // SAFETY: the descriptor table stays shared: only namespaces are parted with.
     unsafe { unshare_unsafe(flags) }.expect("root may");
+}
+
+/// Gives up root on this thread.
+pub(super) fn become_nobody() {
+    const NOBODY: u32 = 65_534;
+    set_thread_res_gid(Gid::from_raw(NOBODY), Gid::from_raw(NOBODY), Gid::from_raw(NOBODY)).expect("root may");
+    set_thread_res_uid(Uid::from_raw(NOBODY), Uid::from_raw(NOBODY), Uid::from_raw(NOBODY)).expect("root may");
 }
 
 /// Sets a number of this thread's network namespace.
