@@ -4,9 +4,25 @@ use std::cell::RefCell;
 
 use bytes::{Bytes, BytesMut};
 
-/// One read takes at most this many bytes; large enough that a bulk content costs few system calls.
-pub(super) const READ_SIZE: usize = 64 * 1024;
-/// Buffers kept by an idle worker.
+/// How much one read takes at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadSize {
+    /// A head and a small content: small, because thousands of connections can be reading one at the same time.
+    Head,
+    /// A content that goes on: large enough that it costs few system calls.
+    Bulk,
+}
+
+impl ReadSize {
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Head => 16 * 1024,
+            Self::Bulk => 64 * 1024,
+        }
+    }
+}
+
+/// Buffers of each size that an idle worker keeps.
 const KEPT: usize = 64;
 /// A read is not worth its system call with less room than this.
 const LEAST_ROOM: usize = 4 * 1024;
@@ -18,7 +34,8 @@ const USUAL_HEAD: usize = 1024;
 /// Empty buffers of one worker.
 #[derive(Debug, Default)]
 pub struct BufferPool {
-    free: RefCell<Vec<BytesMut>>,
+    small: RefCell<Vec<BytesMut>>,
+    large: RefCell<Vec<BytesMut>>,
     heads: RefCell<BytesMut>,
 }
 
@@ -34,15 +51,16 @@ impl BufferPool {
     }
 
     /// Gives `buffer` room for a read.
-    pub fn make_room(&self, buffer: &mut BytesMut) {
+    pub fn make_room(&self, buffer: &mut BytesMut, size: ReadSize) {
         if buffer.capacity() - buffer.len() >= LEAST_ROOM {
             return;
         }
         // A buffer whose earlier parts have all been sent is whole again; `try_reclaim` finds that out without a copy.
-        if buffer.try_reclaim(READ_SIZE) {
+        if buffer.try_reclaim(size.bytes()) {
             return;
         }
-        let mut fresh = self.free.borrow_mut().pop().unwrap_or_else(|| BytesMut::with_capacity(READ_SIZE));
+        let kept = self.of(size).borrow_mut().pop();
+        let mut fresh = kept.unwrap_or_else(|| BytesMut::with_capacity(size.bytes()));
         if !buffer.is_empty() {
             fresh.extend_from_slice(buffer);
             fresh.reserve(LEAST_ROOM);
@@ -54,9 +72,21 @@ impl BufferPool {
     pub fn give_back(&self, buffer: &mut BytesMut) {
         debug_assert!(buffer.is_empty(), "a buffer with bytes in it was given back");
         let mut buffer = std::mem::take(buffer);
-        let mut free = self.free.borrow_mut();
-        if free.len() < KEPT && buffer.try_reclaim(READ_SIZE) {
-            free.push(buffer);
+        for size in [ReadSize::Bulk, ReadSize::Head] {
+            if buffer.try_reclaim(size.bytes()) {
+                let mut free = self.of(size).borrow_mut();
+                if free.len() < KEPT {
+                    free.push(buffer);
+                }
+                return;
+            }
+        }
+    }
+
+    fn of(&self, size: ReadSize) -> &RefCell<Vec<BytesMut>> {
+        match size {
+            ReadSize::Head => &self.small,
+            ReadSize::Bulk => &self.large,
         }
     }
 }
@@ -69,7 +99,7 @@ mod tests {
     fn a_buffer_given_back_serves_the_next_connection() {
         let pool = BufferPool::default();
         let mut first = BytesMut::new();
-        pool.make_room(&mut first);
+        pool.make_room(&mut first, ReadSize::Head);
         let memory = first.as_ptr();
         first.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
         let head = first.split().freeze();
@@ -77,18 +107,20 @@ mod tests {
         pool.give_back(&mut first);
         assert_eq!(first.capacity(), 0);
         let mut second = BytesMut::new();
-        pool.make_room(&mut second);
+        pool.make_room(&mut second, ReadSize::Head);
         assert_eq!(second.as_ptr(), memory);
     }
+
+    const READ: usize = ReadSize::Bulk.bytes();
 
     #[test]
     fn bytes_not_used_yet_survive_a_change_of_memory() {
         let pool = BufferPool::default();
         let mut buffer = BytesMut::new();
-        pool.make_room(&mut buffer);
-        buffer.extend_from_slice(&[b'a'; READ_SIZE - 10]);
-        let held = buffer.split_to(READ_SIZE - 20).freeze();
-        pool.make_room(&mut buffer);
+        pool.make_room(&mut buffer, ReadSize::Bulk);
+        buffer.extend_from_slice(&[b'a'; READ - 10]);
+        let held = buffer.split_to(READ - 20).freeze();
+        pool.make_room(&mut buffer, ReadSize::Bulk);
         assert_eq!(&buffer[..], &[b'a'; 10]);
         assert!(buffer.capacity() - buffer.len() >= LEAST_ROOM);
         drop(held);

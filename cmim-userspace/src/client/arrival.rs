@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 
+use crate::buffer::ReadSize;
 use crate::config::model::Listener;
 use crate::exchange::{Accepted, Site, Timer};
 use crate::net::Stream;
@@ -66,7 +67,7 @@ async fn read_header(stream: &Stream, read: &mut BytesMut, site: &Site) -> Resul
                 read.advance(consumed);
                 return Poll::Ready(Ok(addresses));
             }
-            site.buffers.make_room(read);
+            site.buffers.make_room(read, ReadSize::Head);
             match stream.poll_read(cx, read)? {
                 Poll::Ready(0) => return Poll::Ready(Err(ArrivalError::Ended)),
                 Poll::Ready(_) => {}

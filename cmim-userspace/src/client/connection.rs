@@ -1,6 +1,7 @@
 //! The loop of one client connection: heads in, exchanges started and ended, the connection's own clocks.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
@@ -12,7 +13,7 @@ use crate::config::model::Listener;
 use crate::exchange::{Link, Outcome, Site, Timer, Trail};
 use crate::h1::{Limits, RequestError, RequestHead, RequestParser, Version, head_has_begun};
 use crate::observe::roll::Doing;
-use crate::stack::{Order, Seq, Turn};
+use crate::stack::{Order, Turn};
 
 /// A client connection and the requests of it that are in the device.
 pub(super) struct Connection<'a> {
@@ -32,6 +33,8 @@ pub(super) struct Connection<'a> {
     /// The version of the request that was read last.
     version: Version,
     departure: Departure,
+    /// Ends when the connection breaks; only there while nobody reads from the client.
+    presence: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
     timer: Timer,
 }
 
@@ -41,6 +44,15 @@ enum Heads {
     Open,
     /// The client has ended its side, said `close`, or sent what is no head.
     Over,
+}
+
+/// What came of looking at the client's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// There is something to look at.
+    More,
+    Nothing,
+    Broken,
 }
 
 /// The connection's own clocks.
@@ -73,6 +85,7 @@ impl<'a> Connection<'a> {
             idle_since: Instant::now(),
             version: Version::Http11,
             departure: Departure::default(),
+            presence: None,
             timer: Timer::default(),
         }
     }
@@ -99,13 +112,10 @@ impl<'a> Connection<'a> {
             if self.note_whole() {
                 continue;
             }
-            if self.reads_ahead() {
-                match self.link.poll_fill(cx, self.site) {
-                    Poll::Ready(Ok(true)) => continue,
-                    Poll::Ready(Ok(false)) => self.heads = Heads::Over,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Ending::Gone),
-                    Poll::Pending => {}
-                }
+            match self.poll_input(cx) {
+                Input::More => continue,
+                Input::Nothing => {}
+                Input::Broken => return Poll::Ready(Ending::Gone),
             }
             if self.order.is_empty() {
                 if self.heads == Heads::Over {
@@ -124,7 +134,49 @@ impl<'a> Connection<'a> {
     }
 
     fn reads_ahead(&self) -> bool {
-        self.heads == Heads::Open && self.order.has_room() && self.link.heads_are_next()
+        let wanted = self.order.is_empty() || !self.site.drain.has_begun();
+        self.heads == Heads::Open && wanted && self.order.has_room() && self.link.heads_are_next()
+    }
+
+    /// Reads what the client sends, or where that has to wait, sees whether the client is still there.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Input {
+        if !self.reads_ahead() {
+            return self.poll_presence(cx);
+        }
+        self.presence = None;
+        match self.link.poll_fill(cx, self.site) {
+            Poll::Ready(Ok(true)) => Input::More,
+            Poll::Ready(Ok(false)) => {
+                // Heads that are there already come before the end.
+                let before = self.order.len();
+                self.read_heads();
+                if self.order.len() == before {
+                    self.heads = Heads::Over;
+                }
+                Input::More
+            }
+            Poll::Ready(Err(_)) => Input::Broken,
+            Poll::Pending => Input::Nothing,
+        }
+    }
+
+    /// Watches a client that is not read from while requests of it are in the device.
+    fn poll_presence(&mut self, cx: &mut Context<'_>) -> Input {
+        if self.order.is_empty() {
+            return Input::Nothing;
+        }
+        let link = self.link;
+        let presence = self.presence.get_or_insert_with(|| Box::pin(link.stream.broken()));
+        if presence.as_mut().poll(cx).is_ready() {
+            return Input::Broken;
+        }
+        // A content that is being read shows its end itself, to whoever reads it.
+        let is_read = link.input_owner().is_some_and(|owner| !self.order.is_waiting(owner));
+        if !is_read && !link.has_ended() && link.poll_end(cx).is_ready() {
+            // Nothing follows but what is in the buffer.
+            return Input::More;
+        }
+        Input::Nothing
     }
 
     /// The device is shutting down and no head has begun.
@@ -165,6 +217,7 @@ impl<'a> Connection<'a> {
         }
         let turn = if head.method.is_safe() && !takes_input { Turn::Free } else { Turn::Barrier };
         let seq = self.order.arrived(turn);
+        self.link.read(seq);
         let parsed = match request::admit(self.site, self.link, self.listener, seq, head, trail) {
             Admitted::Job(job) => {
                 // What follows such a head on the connection is its content, or no HTTP at all.
@@ -191,10 +244,6 @@ impl<'a> Connection<'a> {
         let began = self.head_since.take().unwrap_or(now);
         let mut trail = Trail::new(SystemTime::now() - (now - began), began);
         trail.stacked = stacked as u32;
-        if stacked > 1 {
-            self.site.counters.stacked_noticed.add(1);
-            self.site.counters.stacked_in_flight.inc();
-        }
         trail
     }
 
@@ -203,6 +252,7 @@ impl<'a> Connection<'a> {
         let trail = self.arrived();
         self.heads = Heads::Over;
         let seq = self.order.arrived(Turn::Free);
+        self.link.read(seq);
         self.waiting.push_back(Parsed::Refused(request::unreadable(self.site, self.link, seq, status, reason, trail)));
     }
 
@@ -213,11 +263,11 @@ impl<'a> Connection<'a> {
             link.record.stacked(self.order.len());
             link.record.doing(Doing::Waiting);
             match self.waiting.pop_front() {
-                Some(Parsed::Job(job)) => self.running.push(seq, request::run(site, link, listener, job)),
+                Some(Parsed::Job(job)) => self.running.push(request::run(site, link, listener, job)),
                 Some(Parsed::Refused(refused)) => {
                     // A reply of the device's own making has nobody to wait for.
                     self.order.whole(seq);
-                    self.running.push(seq, request::refuse(site, link, listener, refused));
+                    self.running.push(request::refuse(site, link, listener, refused));
                 }
                 None => debug_assert!(false, "the order knows a request that was not read"),
             }
@@ -236,9 +286,6 @@ impl<'a> Connection<'a> {
 
     /// A request has run to its end; `Some`: and so has the connection.
     fn end(&mut self, ended: &Ended) -> Option<Ending> {
-        if ended.stacked {
-            self.site.counters.stacked_in_flight.dec();
-        }
         match ended.outcome {
             Outcome::Close => return Some(Ending::Orderly),
             Outcome::Reset => return Some(Ending::Reset),
@@ -263,25 +310,10 @@ impl<'a> Connection<'a> {
                 // Half a reply cannot be taken back.
                 return Some(Ending::Reset);
             }
-            self.stop(seq);
+            self.link.stop(seq);
+            self.running.poll_all_again();
         }
         None
-    }
-
-    fn stop(&mut self, seq: Seq) {
-        let keep = self.link.heads_are_next() || !self.link.input_belongs_to(seq);
-        let refused = |trail| request::stopped(seq, keep, trail);
-        let Some(at) = self.waiting.iter().position(|parsed| parsed.seq() == seq) else {
-            if self.running.cancel(seq) {
-                let now = Instant::now();
-                let refused = refused(Trail::new(SystemTime::now(), now));
-                self.running.push(seq, request::refuse(self.site, self.link, self.listener, refused));
-            }
-            return;
-        };
-        if let Some(parsed) = self.waiting.get_mut(at) {
-            *parsed = Parsed::Refused(refused(Trail::new(SystemTime::now(), Instant::now())));
-        }
     }
 
     /// `Ready(None)`: a clock ran out and the loop has something to do.
@@ -317,14 +349,5 @@ impl<'a> Connection<'a> {
         let departure = self.departure.deadline().filter(|_| !self.order.is_empty());
         let departure = departure.map(|deadline| (deadline, Clock::Departure));
         [head, idle, departure].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
-    }
-}
-
-impl Drop for Connection<'_> {
-    /// The jobs of a connection that ends early are cancelled with it; what is counted beside them ends here.
-    fn drop(&mut self) {
-        for _ in 1..self.order.len() {
-            self.site.counters.stacked_in_flight.dec();
-        }
     }
 }

@@ -14,4 +14,4 @@ mod running;
 mod serve;
 
 pub use arrival::Arrival;
-pub use serve::serve;
+pub use serve::{Entrance, serve};

@@ -19,23 +19,13 @@ pub(super) enum Parsed {
     Refused(Box<Refused>),
 }
 
-impl Parsed {
-    pub(super) fn seq(&self) -> Seq {
-        match self {
-            Self::Job(job) => job.seq,
-            Self::Refused(refused) => refused.refusal.seq,
-        }
-    }
-}
-
 /// A request that is refused without a server.
 pub(super) struct Refused {
-    /// `None`: it could not be parsed, or is not known any more.
+    /// `None`: it could not be parsed.
     head: Option<Box<RequestHead>>,
     pub(super) refusal: Refusal,
     trail: Trail,
-    /// `None`: the job has ended already, cancelled, and only its reply is owed.
-    progress: Option<Progress>,
+    progress: Progress,
 }
 
 /// Whether a request goes on to a server.
@@ -48,8 +38,6 @@ pub(super) enum Admitted {
 pub(super) struct Ended {
     pub(super) seq: Seq,
     pub(super) outcome: Outcome,
-    /// It came behind another one.
-    pub(super) stacked: bool,
 }
 
 /// Writes a job's line to the access log when the job ends, also where that is in the middle.
@@ -85,11 +73,11 @@ pub(super) fn admit(
     head: RequestHead,
     trail: Trail,
 ) -> Admitted {
-    let progress = Progress::begin(site, link, seq, Some(&head), trail.began);
+    let progress = Progress::begin(site, link, seq, Some(&head), &trail);
     let refused = |status, reason: &str, keep, head: RequestHead, trail, progress| {
         let head_request = head.method == Method::Head;
         let refusal = Refusal { seq, status, reason: reason.to_owned(), keep, head_request, retry_after: None };
-        Admitted::Refused(Box::new(Refused { head: Some(Box::new(head)), refusal, trail, progress: Some(progress) }))
+        Admitted::Refused(Box::new(Refused { head: Some(Box::new(head)), refusal, trail, progress }))
     };
     if let Some(reason) = forbidden(listener, &head) {
         // Content that is not read would be taken for the next head.
@@ -123,35 +111,25 @@ pub(super) fn unreadable(
     reason: String,
     trail: Trail,
 ) -> Box<Refused> {
-    let progress = Some(Progress::begin(site, link, seq, None, trail.began));
+    let progress = Progress::begin(site, link, seq, None, &trail);
     let refusal = Refusal { seq, status, reason, keep: false, head_request: false, retry_after: None };
     Box::new(Refused { head: None, refusal, trail, progress })
-}
-
-/// The reply that is owed to a request that the operator stopped.
-pub(super) fn stopped(seq: Seq, keep: bool, trail: Trail) -> Box<Refused> {
-    let failure = Failure::Cancelled;
-    let (status, reason) = (failure.status(), failure.to_string());
-    let refusal = Refusal { seq, status, reason, keep, head_request: false, retry_after: None };
-    Box::new(Refused { head: None, refusal, trail, progress: None })
 }
 
 pub(super) async fn run(site: &Site, link: &Link, listener: &Listener, job: Box<Job>) -> Ended {
     let mut logged = Logged { site, link, listener, job };
     let outcome = exchange::run(site, link, &mut logged.job).await;
-    Ended { seq: logged.job.seq, outcome, stacked: logged.job.trail.stacked > 1 }
+    Ended { seq: logged.job.seq, outcome }
 }
 
 pub(super) async fn refuse(site: &Site, link: &Link, listener: &Listener, refused: Box<Refused>) -> Ended {
     let Refused { head, refusal, mut trail, mut progress } = *refused;
-    if let Some(progress) = &mut progress {
-        progress.to(State::Replying);
-    }
+    progress.to(State::Replying);
     let outcome = exchange::refuse(site, link, &refusal, &mut trail).await;
-    if let Some(progress) = progress.as_mut().filter(|_| outcome != Outcome::Reset) {
+    if outcome != Outcome::Reset {
         progress.to(State::Failed);
     }
     trail.reason = Some(refusal.reason);
     log::finished(site, link, listener, head.as_deref().map(|head| (head, "")), &trail);
-    Ended { seq: refusal.seq, outcome, stacked: trail.stacked > 1 }
+    Ended { seq: refusal.seq, outcome }
 }

@@ -6,21 +6,8 @@ use std::task::{Context, Poll};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use crate::stack::Seq;
-
 /// One exchange, boxed so that an idle connection does not carry its size.
-struct Exchange<'a, T> {
-    seq: Seq,
-    future: Pin<Box<dyn Future<Output = T> + 'a>>,
-}
-
-impl<T> Future for Exchange<'_, T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        self.future.as_mut().poll(cx)
-    }
-}
+type Exchange<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// Exchanges polled side by side. One alone, the plain case, needs no bookkeeping; from the second on, each is polled
 /// only when it was woken.
@@ -34,8 +21,8 @@ impl<'a, T> Running<'a, T> {
         Self { alone: None, beside: None }
     }
 
-    pub(super) fn push(&mut self, seq: Seq, future: impl Future<Output = T> + 'a) {
-        let exchange = Exchange { seq, future: Box::pin(future) };
+    pub(super) fn push(&mut self, exchange: impl Future<Output = T> + 'a) {
+        let exchange: Exchange<'a, T> = Box::pin(exchange);
         if self.alone.is_none() {
             self.alone = Some(exchange);
         } else {
@@ -43,24 +30,18 @@ impl<'a, T> Running<'a, T> {
         }
     }
 
-    /// Drops the exchange of `seq`. False: it is not here.
-    pub(super) fn cancel(&mut self, seq: Seq) -> bool {
-        if self.alone.take_if(|exchange| exchange.seq == seq).is_some() {
-            return true;
+    /// Has every exchange polled once more, whoever was woken: something that concerns one of them has changed.
+    pub(super) fn poll_all_again(&mut self) {
+        if let Some(beside) = self.beside.take() {
+            // Put in anew, each counts as woken.
+            self.beside = Some(Box::new(beside.into_iter().collect()));
         }
-        let Some(beside) = self.beside.take() else { return false };
-        let before = beside.len();
-        // The set gives no single one out; put back, each is polled once more, which does no harm.
-        let left: FuturesUnordered<_> = beside.into_iter().filter(|exchange| exchange.seq != seq).collect();
-        let found = left.len() < before;
-        self.beside = (!left.is_empty()).then(|| Box::new(left));
-        found
     }
 
     /// The next exchange that has ended. Pending also where there is none.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         if let Some(exchange) = &mut self.alone
-            && let Poll::Ready(ended) = exchange.future.as_mut().poll(cx)
+            && let Poll::Ready(ended) = exchange.as_mut().poll(cx)
         {
             self.alone = None;
             return Poll::Ready(ended);
@@ -78,22 +59,23 @@ impl<'a, T> Running<'a, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::cell::Cell;
+    use std::future::{pending, poll_fn};
     use std::task::Waker;
 
     use super::*;
 
     #[test]
-    fn a_cancelled_exchange_is_dropped_and_the_others_go_on() {
+    fn an_exchange_that_nobody_woke_can_be_polled_again() {
+        let stop = Cell::new(false);
         let mut running: Running<'_, u64> = Running::new();
-        running.push(Seq(0), pending());
-        running.push(Seq(1), pending());
-        running.push(Seq(2), ready(2));
-        assert!(running.cancel(Seq(1)));
-        assert!(!running.cancel(Seq(1)));
-        assert!(running.cancel(Seq(0)));
+        running.push(pending());
+        running.push(poll_fn(|_| if stop.get() { Poll::Ready(1) } else { Poll::Pending }));
         let mut cx = Context::from_waker(Waker::noop());
-        assert_eq!(running.poll_next(&mut cx), Poll::Ready(2));
         assert_eq!(running.poll_next(&mut cx), Poll::Pending);
+        stop.set(true);
+        assert_eq!(running.poll_next(&mut cx), Poll::Pending);
+        running.poll_all_again();
+        assert_eq!(running.poll_next(&mut cx), Poll::Ready(1));
     }
 }

@@ -12,8 +12,20 @@ use crate::config::model::Listener;
 use crate::exchange::{Link, Site};
 use crate::observe::roll::{Record, Roll};
 
-/// Serves one client until its connection is closed.
-pub async fn serve(site: Rc<Site>, listener: Arc<Listener>, name: Arc<str>, roll: Arc<Roll>, arrival: Arrival) {
+/// By which listener a client comes in.
+#[derive(Debug)]
+pub struct Entrance {
+    pub listener: Arc<Listener>,
+    pub name: Arc<str>,
+    /// Where the connection is listed.
+    pub roll: Arc<Roll>,
+}
+
+/// Serves one client until its connection is closed. `places`: what it occupies until then, given back by Drop.
+pub async fn serve<P>(site: Rc<Site>, entrance: Entrance, arrival: Arrival, places: P) {
+    // Not a plain unused argument: it is dropped last, behind the connection's own parts.
+    let _places = places;
+    let Entrance { listener, name, roll } = entrance;
     let peer = arrival.peer;
     let accepted = match arrival.admit(&site, &listener).await {
         Ok(accepted) => accepted,

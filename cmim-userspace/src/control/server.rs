@@ -194,7 +194,7 @@ fn answer(line: &[u8], device: &dyn Device) -> Answer {
         Ok(Request::Jobs) => Answer::Jobs(device.jobs()),
         Ok(Request::JobCancel { id }) if device.cancel_job(&id) => Answer::Changed(format!("job {id} is stopped")),
         Ok(Request::JobCancel { id }) => {
-            Answer::Refused(format!("no job {id} is in the device (`cmim jobs` lists those that are)"))
+            Answer::Refused(format!("no job {id:?} is in the device (`cmim jobs` lists those that are)"))
         }
         Ok(Request::Queues) => Answer::Queues(device.queues()),
         Ok(Request::Buffers) => Answer::Buffers(Box::new(device.buffers())),

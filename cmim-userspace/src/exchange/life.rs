@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::IoSlice;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use super::upload::Gathered;
 use crate::h1::{self, Method, ReplyContent, ReplyDelimit, ReplyTo, local_reply};
 use crate::job::State;
 use crate::lane::copy;
+use crate::observe::counters::LaneCounters;
 use crate::observe::roll::Doing;
 use crate::reply::{self, Plan};
 use crate::stack::Seq;
@@ -35,16 +37,26 @@ pub enum Outcome {
 
 /// Takes a request to a server and its reply to the client.
 pub async fn run(site: &Site, link: &Link, job: &mut Job) -> Outcome {
-    match exchange(site, link, job).await {
+    let seq = job.seq;
+    let result =
+        {
+            let mut exchange = pin!(exchange(site, link, job));
+            poll_fn(|cx| {
+                if link.is_stopped(seq) { Poll::Ready(Err(Failure::Cancelled)) } else { exchange.as_mut().poll(cx) }
+            })
+            .await
+        };
+    match result {
         Ok(outcome) => outcome,
         Err(Failure::ClientGone) => {
             job.trail.reason.get_or_insert_with(|| Failure::ClientGone.to_string());
             Outcome::Reset
         }
         Err(failure) => {
+            let end = if matches!(failure, Failure::Cancelled) { State::Cancelled } else { State::Failed };
             job.progress.to(State::Replying);
             // The rest of a content that was not read to its end would be taken for the next head.
-            let keep = link.heads_are_next() && job.head.persistent && !site.drain.has_begun();
+            let keep = !link.input_belongs_to(seq) && link.persists(site, job);
             job.trail.reason = Some(failure.to_string());
             let refusal = Refusal {
                 seq: job.seq,
@@ -56,7 +68,7 @@ pub async fn run(site: &Site, link: &Link, job: &mut Job) -> Outcome {
             };
             let outcome = refuse(site, link, &refusal, &mut job.trail).await;
             if outcome != Outcome::Reset {
-                job.progress.to(State::Failed);
+                job.progress.to(end);
             }
             outcome
         }
@@ -81,12 +93,9 @@ async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Fa
     if let Plan::Refuse { reason } = plan {
         return Err(reason.into());
     }
-    let lane = &site.counters.lanes.copy;
-    lane.active.inc();
+    let carrying = Carrying::begin(&site.counters.lanes.copy);
     let relayed = Relay::new(site, link, job, &mut gathered, answered, plan).run().await;
-    lane.active.dec();
-    lane.splices.add(1);
-    lane.bytes.add(job.trail.bytes_out);
+    carrying.end(job.trail.bytes_out);
     match relayed {
         Relayed::Whole { persist } => {
             job.progress.to(State::Done);
@@ -125,12 +134,9 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
     let (socket, read, lease) = connection.into_tunnel();
     let first = copy::End { stream: &link.stream, read: link.with_input(std::mem::take) };
     let second = copy::End { stream: &socket.stream, read };
-    let lane = &site.counters.lanes.copy;
-    lane.active.inc();
+    let carrying = Carrying::begin(&site.counters.lanes.copy);
     let (carried, result) = copy::tunnel(first, second, &site.buffers).await;
-    lane.active.dec();
-    lane.splices.add(1);
-    lane.bytes.add(carried.forth + carried.back);
+    carrying.end(carried.forth + carried.back);
     job.trail.bytes_in = carried.forth;
     job.trail.bytes_out = carried.back;
     lease.answered();
@@ -141,6 +147,27 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
             job.trail.reason = Some(format!("the tunnel broke: {error}"));
             Ok(Outcome::Reset)
         }
+    }
+}
+
+/// Counts a content or tunnel on a lane while it is on its way, also where it is dropped in the middle.
+struct Carrying<'a>(&'a LaneCounters);
+
+impl<'a> Carrying<'a> {
+    fn begin(lane: &'a LaneCounters) -> Self {
+        lane.active.inc();
+        Self(lane)
+    }
+
+    fn end(self, bytes: u64) {
+        self.0.splices.add(1);
+        self.0.bytes.add(bytes);
+    }
+}
+
+impl Drop for Carrying<'_> {
+    fn drop(&mut self) {
+        self.0.active.dec();
     }
 }
 

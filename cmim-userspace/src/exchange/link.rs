@@ -14,6 +14,7 @@ use super::progress::Progress;
 use super::site::Site;
 use super::trail::Trail;
 use super::upstream::SharedUpstream;
+use crate::buffer::ReadSize;
 use crate::h1::RequestHead;
 use crate::net::Stream;
 use crate::observe::roll::Record;
@@ -62,6 +63,10 @@ pub struct Link {
     whole: RefCell<Vec<Seq>>,
     /// A byte of the due reply was sent.
     begun: Cell<bool>,
+    /// The request that was read last.
+    last: Cell<Seq>,
+    /// Requests that the operator wants stopped.
+    stopped: RefCell<Vec<Seq>>,
     working: RefCell<Vec<ServerId>>,
     pub record: Arc<Record>,
 }
@@ -90,6 +95,8 @@ impl Link {
             waiting: RefCell::default(),
             whole: RefCell::default(),
             begun: Cell::new(false),
+            last: Cell::new(Seq(0)),
+            stopped: RefCell::default(),
             working: RefCell::default(),
             record,
         }
@@ -135,6 +142,26 @@ impl Link {
         self.begun.get()
     }
 
+    /// A request was read.
+    pub fn read(&self, seq: Seq) {
+        self.last.set(seq);
+    }
+
+    /// Whether the connection stays open behind the reply to `job`: a device that shuts down still answers what was
+    /// read.
+    pub fn persists(&self, site: &Site, job: &Job) -> bool {
+        job.head.persistent && (!site.drain.has_begun() || job.seq < self.last.get())
+    }
+
+    /// The operator wants a request stopped; its exchange finds that out when it is polled next.
+    pub fn stop(&self, seq: Seq) {
+        self.stopped.borrow_mut().push(seq);
+    }
+
+    pub fn is_stopped(&self, seq: Seq) -> bool {
+        self.stopped.borrow().contains(&seq)
+    }
+
     /// A reply is in the device to its last byte.
     pub fn reply_is_whole(&self, seq: Seq) {
         self.whole.borrow_mut().push(seq);
@@ -173,7 +200,8 @@ impl Link {
         if input.ended {
             return Poll::Ready(Ok(false));
         }
-        site.buffers.make_room(&mut input.buffer);
+        let size = if input.owner.is_some() { ReadSize::Bulk } else { ReadSize::Head };
+        site.buffers.make_room(&mut input.buffer, size);
         let polled = self.stream.poll_read(cx, &mut input.buffer);
         if input.buffer.is_empty() {
             site.buffers.give_back(&mut input.buffer);
@@ -182,6 +210,19 @@ impl Link {
         input.ended = count == 0;
         self.record.read(count);
         Poll::Ready(Ok(count > 0))
+    }
+
+    /// Ready once the client is seen to have ended its side, while nobody reads what it sends. Bytes that nobody has read
+    /// yet hide an end behind them.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.stream.poll_end(cx));
+        self.input.borrow_mut().ended = true;
+        Poll::Ready(())
+    }
+
+    /// The request to which what comes next belongs.
+    pub fn input_owner(&self) -> Option<Seq> {
+        self.input.borrow().owner
     }
 
     /// Whether the client has ended its side.

@@ -1,12 +1,12 @@
 //! One job's way through its states, counted in the worker's ledger and listed with its connection.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::link::Link;
 use super::site::Site;
+use super::trail::Trail;
 use crate::h1::{Method, RequestHead};
 use crate::job::State;
 use crate::observe::counters::Counters;
@@ -20,16 +20,29 @@ pub struct Progress {
     record: Arc<Record>,
     seq: Seq,
     state: State,
+    /// It came behind another request of its connection.
+    stacked: bool,
 }
 
 impl Progress {
     /// `head`: `None` where the request could not be parsed.
-    pub fn begin(site: &Site, link: &Link, seq: Seq, head: Option<&RequestHead>, since: Instant) -> Self {
+    pub fn begin(site: &Site, link: &Link, seq: Seq, head: Option<&RequestHead>, trail: &Trail) -> Self {
         site.counters.jobs.lock().enter();
+        let stacked = trail.stacked > 1;
+        if stacked {
+            site.counters.stacked_noticed.add(1);
+            site.counters.stacked_in_flight.inc();
+        }
         let (method, target) =
             head.map_or((Method::Other(Bytes::new()), Bytes::new()), |head| (head.method.clone(), head.target.clone()));
-        link.record.job_begins(seq, since, method, target);
-        Self { counters: Arc::clone(&site.counters), record: Arc::clone(&link.record), seq, state: State::Received }
+        link.record.job_begins(seq, trail.began, method, target);
+        Self {
+            counters: Arc::clone(&site.counters),
+            record: Arc::clone(&link.record),
+            seq,
+            state: State::Received,
+            stacked,
+        }
     }
 
     pub fn to(&mut self, next: State) {
@@ -39,6 +52,9 @@ impl Progress {
         self.counters.jobs.lock().step(self.state, next);
         self.state = next;
         if next.is_finished() {
+            if self.stacked {
+                self.counters.stacked_in_flight.dec();
+            }
             self.record.job_ends(self.seq);
         } else {
             self.record.job_becomes(self.seq, next);

@@ -214,8 +214,7 @@ impl<'a> Relay<'a> {
         let Some(head) = self.head.take() else { return };
         let was_held = matches!(self.gate, Gate::Holding { .. });
         let chunked = matches!(delimit, ReplyDelimit::Chunked | ReplyDelimit::Coded);
-        self.persist =
-            self.job.head.persistent && !delimit.closes() && !self.site.drain.has_begun() && self.upload.is_complete();
+        self.persist = self.link.persists(self.site, self.job) && !delimit.closes() && self.upload.is_complete();
         let to = ReplyTo { client_version: self.job.head.version, persist: self.persist };
         let early = std::mem::take(&mut self.front);
         // A piece that is half in the tiers belongs to the first chunk as a whole.

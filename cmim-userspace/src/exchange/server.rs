@@ -8,6 +8,7 @@ use bytes::BytesMut;
 
 use super::site::Site;
 use super::upstream::Lease;
+use crate::buffer::ReadSize;
 use crate::net::Stream;
 use crate::observe::counters::Counters;
 
@@ -47,6 +48,7 @@ pub(super) struct ServerConnection {
     socket: ServerSocket,
     /// Bytes read and not looked at yet.
     pub(super) buffer: BytesMut,
+    size: ReadSize,
     lease: Lease,
     /// It came out of the pool: the server may have closed it already.
     pub(super) reused: bool,
@@ -54,7 +56,7 @@ pub(super) struct ServerConnection {
 
 impl ServerConnection {
     pub(super) fn new(socket: ServerSocket, lease: Lease, reused: bool) -> Self {
-        Self { socket, buffer: BytesMut::new(), lease, reused }
+        Self { socket, buffer: BytesMut::new(), size: ReadSize::Head, lease, reused }
     }
 
     pub(super) fn stream(&self) -> &Stream {
@@ -63,8 +65,14 @@ impl ServerConnection {
 
     /// Reads what has come; `Ok(0)`: the server ended its side.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, site: &Site) -> Poll<io::Result<usize>> {
-        site.buffers.make_room(&mut self.buffer);
-        self.socket.stream.poll_read(cx, &mut self.buffer)
+        site.buffers.make_room(&mut self.buffer, self.size);
+        let room = self.buffer.capacity() - self.buffer.len();
+        let polled = self.socket.stream.poll_read(cx, &mut self.buffer);
+        if matches!(polled, Poll::Ready(Ok(count)) if count == room) {
+            // There is more behind it.
+            self.size = ReadSize::Bulk;
+        }
+        polled
     }
 
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {

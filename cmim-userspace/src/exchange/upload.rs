@@ -17,6 +17,7 @@ use super::timer::Timer;
 use crate::buffer::{Held, SendError};
 use crate::config::model::RequestBuffering;
 use crate::h1::{LAST_CHUNK, RequestContent, RequestDelimit, chunk_header};
+use crate::stack::Seq;
 
 /// Pieces that one write takes.
 const SLICES: usize = 16;
@@ -80,9 +81,7 @@ impl Gathered {
 
     /// Fills `held` up to `enough` bytes, or as far as there is room: what is left goes on to the server as it comes.
     async fn fill(&mut self, site: &Site, link: &Link, job: &Job, held: &mut Held, enough: u64) -> Result<(), Failure> {
-        if job.head.expects_continue && link.with_input(|input| input.is_empty()) {
-            invite(site, link).await?;
-        }
+        let mut invitation = Invitation::new(job, link);
         let mut timer = Timer::default();
         let mut progress = Instant::now();
         let idle = site.config.timeouts.client_idle;
@@ -98,8 +97,12 @@ impl Gathered {
                 let Some(content) = self.rest.as_mut().filter(|_| held.total() < enough) else {
                     return Poll::Ready(Ok(()));
                 };
+                if invitation.poll(cx, link)?.is_ready() {
+                    progress = Instant::now();
+                }
                 match link.poll_content(cx, content, site)? {
                     Poll::Ready(Some(piece)) => {
+                        invitation.withdraw();
                         progress = Instant::now();
                         self.left = Some(piece);
                     }
@@ -107,6 +110,8 @@ impl Gathered {
                         self.rest = None;
                         link.give_input_back();
                     }
+                    // A client that was not invited yet is not late.
+                    Poll::Pending if invitation.is_open() => return Poll::Pending,
                     Poll::Pending => {
                         return timer.poll_until(cx, progress + idle).map(|()| Err(ContentFault::Idle.into()));
                     }
@@ -117,22 +122,48 @@ impl Gathered {
     }
 }
 
-/// Answers `Expect: 100-continue`: the device takes the content itself.
-async fn invite(site: &Site, link: &Link) -> Result<(), Failure> {
-    let mut invitation = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
-    let mut timer = Timer::default();
-    let deadline = Instant::now() + site.config.timeouts.client_write;
-    poll_fn(|cx| {
-        while !invitation.is_empty() {
-            match link.poll_write(cx, &[IoSlice::new(&invitation)]) {
-                Poll::Ready(Ok(count)) => invitation.advance(count),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
-                Poll::Pending => return timer.poll_until(cx, deadline).map(|()| Err(Failure::ClientGone)),
+/// The answer to `Expect: 100-continue`, where the device takes the content itself.
+struct Invitation {
+    seq: Seq,
+    /// What of it is still to be sent.
+    left: Bytes,
+}
+
+impl Invitation {
+    const LINE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+    /// Empty where the client waits for none, or sends its content without waiting.
+    fn new(job: &Job, link: &Link) -> Self {
+        let wanted = job.head.expects_continue && link.with_input(|input| input.is_empty());
+        Self { seq: job.seq, left: if wanted { Bytes::from_static(Self::LINE) } else { Bytes::new() } }
+    }
+
+    fn is_open(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// The content comes without it.
+    fn withdraw(&mut self) {
+        // Once begun it is sent to its end, or the reply behind it could not be read.
+        if self.left.len() == Self::LINE.len() {
+            self.left.clear();
+        }
+    }
+
+    /// Ready when it has just been sent to its end. It waits for the replies before it: an interim reply in the middle
+    /// of another one's content would be taken for a part of that.
+    fn poll(&mut self, cx: &mut Context<'_>, link: &Link) -> Poll<Result<(), Failure>> {
+        if !self.is_open() || link.poll_due(cx, self.seq).is_pending() {
+            return Poll::Pending;
+        }
+        while self.is_open() {
+            match ready!(link.poll_write(cx, &[IoSlice::new(&self.left)])) {
+                Ok(count) => self.left.advance(count),
+                Err(_) => return Poll::Ready(Err(Failure::ClientGone)),
             }
         }
         Poll::Ready(Ok(()))
-    })
-    .await
+    }
 }
 
 /// One try at sending a request.

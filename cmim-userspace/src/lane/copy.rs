@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 
-use crate::buffer::BufferPool;
+use crate::buffer::{BufferPool, ReadSize};
 use crate::net::Stream;
 
 /// What a tunnel carried, in bytes.
@@ -81,7 +81,7 @@ impl<'a> Direction<'a> {
                     let _: io::Result<()> = self.to.shutdown_write();
                 }
                 Phase::Open => {
-                    buffers.make_room(&mut self.buffer);
+                    buffers.make_room(&mut self.buffer, ReadSize::Bulk);
                     let polled = self.from.poll_read(cx, &mut self.buffer);
                     if self.buffer.is_empty() {
                         buffers.give_back(&mut self.buffer);

@@ -90,6 +90,32 @@ impl Stream {
         }
     }
 
+    /// Ready once the peer has ended its side and all that it sent was read. Pending for good, without a wake-up, while
+    /// there are bytes that nobody has read.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if ready!(self.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            let mut probe = [0];
+            match rustix::net::recv(self, &mut probe, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Poll::Ready(()),
+                Ok(_) => return Poll::Pending,
+                Err(Errno::AGAIN) => self.drained(Interest::READABLE),
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Returns once the connection is broken, as a reset breaks it.
+    pub async fn broken(&self) {
+        // An error here says the same.
+        let _: io::Result<tokio::io::Ready> = match self {
+            Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
+            Self::Unix(stream) => stream.ready(Interest::ERROR).await,
+        };
+    }
+
     /// Asks the kernel itself whether nothing has come and the peer is still there.
     pub fn is_silent(&self) -> bool {
         let mut probe = [0];

@@ -3,7 +3,6 @@
 //! A worker writes its own connections' figures; the admin thread reads them at any time, and leaves word where the
 //! operator wants a job stopped.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -13,14 +12,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::control::message::{self, Connection};
 use crate::h1::Method;
 use crate::job::State;
 use crate::stack::Seq;
-
-/// Requests of one connection for which room is kept while it idles.
-const USUAL_JOBS: usize = 4;
 
 /// What a client connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +60,8 @@ pub struct Record {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     doing: AtomicU8,
-    jobs: Mutex<VecDeque<Note>>,
+    /// One, unless requests are stacked.
+    jobs: Mutex<SmallVec<[Note; 1]>>,
     /// A job is to be stopped; which one, its note says.
     word_left: AtomicBool,
     /// Wakes the connection's task.
@@ -106,7 +104,7 @@ impl Record {
     pub fn job_begins(&self, seq: Seq, since: Instant, method: Method, target: Bytes) {
         let state = State::Received;
         let note = Note { seq, state, since, method, target, server: None, bytes: 0, tier: "", to_be_stopped: false };
-        self.jobs.lock().push_back(note);
+        self.jobs.lock().push(note);
     }
 
     pub fn job_becomes(&self, seq: Seq, state: State) {
@@ -132,7 +130,7 @@ impl Record {
         }
         if jobs.is_empty() {
             // A stack was here; an idle connection needs no room for one.
-            jobs.shrink_to(USUAL_JOBS);
+            jobs.shrink_to_fit();
         }
     }
 

@@ -70,6 +70,12 @@ impl Order {
         seq
     }
 
+    /// Whether a request was read and has not started.
+    pub fn is_waiting(&self, seq: Seq) -> bool {
+        let at = seq.0.checked_sub(self.due);
+        at.and_then(|at| self.entries.get(at as usize)).is_some_and(|entry| entry.stage == Stage::Waiting)
+    }
+
     /// The next request that may start; it counts as started.
     pub fn start_next(&mut self) -> Option<Seq> {
         let at = self.entries.iter().position(|entry| entry.stage == Stage::Waiting)?;

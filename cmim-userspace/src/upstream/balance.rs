@@ -12,6 +12,8 @@ pub(super) struct Chooser {
     rule: Balance,
     /// Where the next round begins, so that ties are broken in turn.
     cursor: usize,
+    /// Round robin: what each server has gained in weight and not paid for.
+    gained: Vec<i64>,
     random: u64,
     hashed: Hashed,
 }
@@ -19,7 +21,7 @@ pub(super) struct Chooser {
 impl Chooser {
     /// `seed`: for random-two; any value.
     pub(super) fn new(rule: Balance, seed: u64) -> Self {
-        Self { rule, cursor: 0, random: seed | 1, hashed: Hashed::default() }
+        Self { rule, cursor: 0, gained: Vec::new(), random: seed | 1, hashed: Hashed::default() }
     }
 
     /// Picks one of `candidates`, or `None` where there is none. `takes_part` names the servers among which this
@@ -38,7 +40,7 @@ impl Chooser {
         let load = |id: ServerId| (working(id), servers[id.0].load(now));
         match self.rule {
             Balance::LeastRequests => self.least(candidates, load),
-            Balance::RoundRobin => self.next_in_turn(servers, candidates),
+            Balance::RoundRobin => self.next_in_turn(servers, candidates, now),
             Balance::RandomTwo => self.better_of_two(candidates, load),
             Balance::Hash => self.hashed.pick(servers, takes_part, candidates, hash),
         }
@@ -53,22 +55,20 @@ impl Chooser {
         (0..count).map(|step| candidates[(self.cursor + step) % count]).min_by_key(|&id| load(id))
     }
 
-    /// Weighted in turn: a server of weight w has w places in the round.
-    fn next_in_turn<C>(&mut self, servers: &[Server<C>], candidates: &[ServerId]) -> Option<ServerId> {
-        let round: usize = candidates.iter().map(|id| servers[id.0].weight.max(1) as usize).sum();
-        if round == 0 {
-            return None;
-        }
-        let mut place = self.cursor % round;
-        self.cursor = self.cursor.wrapping_add(1);
+    /// Weighted in turn, spread out: each candidate gains its weight at each pick, and the one that is picked pays for
+    /// all. A server in its slow start gains less.
+    fn next_in_turn<C>(&mut self, servers: &[Server<C>], candidates: &[ServerId], now: Instant) -> Option<ServerId> {
+        self.gained.resize(servers.len(), 0);
+        let mut round = 0;
         for &id in candidates {
-            let weight = servers[id.0].weight.max(1) as usize;
-            if place < weight {
-                return Some(id);
-            }
-            place -= weight;
+            let weight = servers[id.0].present_weight(now).cast_signed();
+            self.gained[id.0] = self.gained[id.0].saturating_add(weight);
+            round += weight;
         }
-        None
+        // The first of equals, as the configuration lists them.
+        let picked = candidates.iter().copied().rev().max_by_key(|id| self.gained[id.0])?;
+        self.gained[picked.0] = self.gained[picked.0].saturating_sub(round);
+        Some(picked)
     }
 
     fn better_of_two(&mut self, candidates: &[ServerId], load: impl Fn(ServerId) -> (usize, u64)) -> Option<ServerId> {

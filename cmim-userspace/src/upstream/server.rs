@@ -46,7 +46,11 @@ impl<C> Server<C> {
     /// Load per weight after one more request; lower is better. Exact in integers so that ties are ties.
     pub(super) fn load(&self, now: Instant) -> u64 {
         const SCALE: u64 = 1_000_000;
-        let share = u64::from(self.weight.max(1)) * self.health.share(now);
-        (self.in_flight as u64 + 1).saturating_mul(SCALE) / share.max(1)
+        (self.in_flight as u64 + 1).saturating_mul(SCALE) / self.present_weight(now)
+    }
+
+    /// The weight in thousandths, less while the server takes up its work again. Never 0.
+    pub(super) fn present_weight(&self, now: Instant) -> u64 {
+        (u64::from(self.weight.max(1)) * self.health.share(now)).max(1)
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::client::{self, Arrival};
+use crate::client::{self, Arrival, Entrance};
 use crate::config::model::{Limits, Listener};
 use crate::exchange::Site;
 use crate::kernel::WorkerLoad;
@@ -181,17 +181,9 @@ fn admit(
     let id = door.admission.next_id.fetch_add(1, Ordering::Relaxed);
     let arrival = Arrival { stream: Stream::Tcp(stream), local, peer, id };
     let opened = Opened::new(here, site);
-    let serving = client::serve(
-        Rc::clone(site),
-        Arc::clone(&door.listener),
-        Arc::clone(&door.name),
-        Arc::clone(&door.roll),
-        arrival,
-    );
-    tokio::task::spawn_local(async move {
-        let _places = (place, address_place, opened);
-        serving.await;
-    });
+    let entrance =
+        Entrance { listener: Arc::clone(&door.listener), name: Arc::clone(&door.name), roll: Arc::clone(&door.roll) };
+    tokio::task::spawn_local(client::serve(Rc::clone(site), entrance, arrival, (place, address_place, opened)));
 }
 
 /// Errors of the connection that was about to be accepted, not of the listening socket (accept(2)).
