@@ -146,7 +146,7 @@ impl Device {
             if taken.is_empty() {
                 return spent;
             }
-            assert!(spent < patience, "not at rest after {patience:?}: {taken:?} in {status:#}");
+            assert!(spent < patience, "not at rest after {patience:?}: {taken:?} in {status}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -114,9 +114,14 @@ impl Crew {
         self.servers.iter().map(|server| server.address().to_owned()).collect()
     }
 
-    /// Lets go whatever holds or stalls, now and later.
+    /// Lets go whatever holds or stalls, now and until [`Self::hold_again`].
     pub fn release(&self) {
         self.shared.released.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on it holds again.
+    pub fn hold_again(&self) {
+        self.shared.released.store(false, Ordering::SeqCst);
     }
 
     /// All requests that came, in the order in which their heads did.
@@ -171,7 +176,9 @@ impl Drop for Crew {
 /// The content that the target asks for.
 pub fn page(target: &str) -> Vec<u8> {
     let size = number(target, "size").unwrap_or(target.len());
-    target.bytes().cycle().take(size).collect()
+    let mut content = target.as_bytes().repeat(size.div_ceil(target.len().max(1)));
+    content.truncate(size);
+    content
 }
 
 /// GETs for these targets, back to back.
