@@ -7,13 +7,16 @@ pub mod client;
 pub mod deadline;
 pub mod device;
 pub mod fields;
+pub mod mounts;
 pub mod netns;
 pub mod origin;
+pub mod pattern;
 pub mod ports;
 pub mod process;
 pub mod refusal;
 pub mod setup;
 pub mod skip;
+pub mod tiers;
 pub mod wire;
 
 pub use client::{Client, Framing, Reply};

@@ -23,7 +23,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "stack",
         ],
     ),
-    ("client", &["exchange", "stack", "job", "reply", "h1", "net", "observe", "config::model"]),
+    ("client", &["exchange", "stack", "job", "reply", "h1", "buffer", "net", "observe", "config::model"]),
     // From stack only the number of a request in its client's order.
     ("exchange", &["lane", "upstream", "buffer", "h1", "reply", "job", "net", "observe", "stack", "config::model"]),
     ("lane", &["kernel", "net", "buffer"]),
@@ -40,7 +40,8 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("config", &[]),
     // Plain data: the valid configuration, for all that act on it.
     ("config::model", &[]),
-    ("buffer", &[]),
+    // Sends what a file tier holds straight to a socket, without a copy through userspace.
+    ("buffer", &["net", "config::model"]),
     // Pure from here on: bytes, events and `now` in, decisions out.
     ("h1", &[]),
     ("reply", &["h1", "config::model"]),
