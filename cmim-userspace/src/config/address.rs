@@ -157,6 +157,10 @@ fn resolve(text: &str) -> Result<SocketAddr, Unfit> {
     let (host, port) = text.rsplit_once(':').ok_or_else(unfit)?;
     let port: u16 = port.parse().map_err(|_| unfit())?;
     let name = parse_host(host).map_err(|_| unfit())?;
+    if name.eq_ignore_ascii_case("localhost") {
+        // Never a question for a name server (RFC 6761 section 6.3), and IPv4 like every name that has both.
+        return Ok(SocketAddr::from(([127, 0, 0, 1], port)));
+    }
     let no_address = |reason: &str| {
         Unfit::new(format!(
             "an address, or a host name that this host can resolve ({reason}), such as \"10.0.0.11:{port}\""

@@ -223,7 +223,8 @@ fn held_until_killed() {
 /// Starts that process, with listeners at these addresses.
 fn hold(pin_dir: &Path, addresses: &[&str]) -> Child {
     let module = module_path!().split_once("::").expect("a module of a crate").1;
-    let mut held = Command::new(std::env::current_exe().expect("this binary"))
+    // Not by its path, which the test's own mount namespace need not have.
+    let mut held = Command::new("/proc/self/exe")
         .args(["--exact", &format!("{module}::held_until_killed"), "--nocapture"])
         .env(HOLD, pin_dir)
         .env(HOLD_ADDRESSES, addresses.join(" "))
