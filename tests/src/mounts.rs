@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
@@ -83,9 +84,19 @@ impl Tmpfs {
     pub fn fill(&self) -> Filler {
         let path = self.path().join("filler");
         let file = File::create(&path).expect("a file");
-        let stat = rustix::fs::statvfs(self.path()).expect("statvfs");
-        if stat.f_bfree > 0 {
-            rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, stat.f_bfree * stat.f_frsize).expect("fallocate");
+        let mut length = 0;
+        loop {
+            let stat = rustix::fs::statvfs(self.path()).expect("statvfs");
+            let free = stat.f_bfree * stat.f_frsize;
+            if free == 0 {
+                break;
+            }
+            match rustix::fs::fallocate(&file, FallocateFlags::empty(), length, free) {
+                Ok(()) => length += free,
+                // Somebody else was faster; he leaves less to take.
+                Err(Errno::NOSPC) => {}
+                Err(error) => panic!("filling a tmpfs: {error}"),
+            }
         }
         Filler { path }
     }

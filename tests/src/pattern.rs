@@ -24,7 +24,7 @@ impl Pattern {
         Self { seed, length }
     }
 
-    /// `/DELIMITED/SEED/LENGTH`, as [`serve`] understands it; `delimited` is `close`, `chunked` or `length`.
+    /// `/DELIMITED/SEED/LENGTH`, as [`serve`] understands it behind any prefix; `delimited` is `close`, `chunked` or `length`.
     pub fn target(&self, delimited: &str) -> String {
         format!("/{delimited}/{}/{}", self.seed, self.length)
     }
@@ -102,14 +102,14 @@ impl Check {
     }
 }
 
-/// A script: answers each request with the content that its target names, delimited as its first segment says, and
+/// A script: answers each request with the content that its target names, delimited as the segment before says, and
 /// closes. It calls `before_byte` with every position from which it goes on.
 pub fn serve(before_byte: impl Fn(u64) + Send + Sync + 'static) -> impl Fn(&mut ServerSide) + Send + Sync + 'static {
     move |side| {
         let Some(request) = side.request() else { return };
         let pattern = Pattern::of_target(&request.target);
-        let chunked = request.target.starts_with("/chunked/");
-        let delimited = match request.target.split('/').nth(1) {
+        let chunked = request.target.contains("/chunked/");
+        let delimited = match request.target.rsplit('/').nth(2) {
             Some("chunked") => "Transfer-Encoding: chunked\r\n".to_owned(),
             Some("length") => format!("Content-Length: {}\r\n", pattern.length),
             _ => String::new(),

@@ -1,7 +1,7 @@
 //! A device whose file tiers lie on small file systems of the test's own.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -35,19 +35,22 @@ impl Tiers {
         Setup::before(&[server]).buffer("memory = \"8MiB\"").tables(&tables)
     }
 
+    /// The names in both directories.
+    pub fn names(&self) -> Vec<PathBuf> {
+        [self.flash.names(), self.disk.names()].concat()
+    }
+
     /// Waits until the device and `df` say the same of both file systems, while nothing moves.
     #[track_caller]
     pub fn assert_agrees_with_df(&self, device: &Device, patience: Duration) {
-        let mut told = Value::Null;
-        let mut df = [0, 0];
-        let end = std::time::Instant::now() + patience;
+        let end = Instant::now() + patience;
         loop {
-            told = device.json(&["buffers"]);
-            df = [self.flash.used(), self.disk.used()];
+            let told = device.json(&["buffers"]);
+            let df = [self.flash.used(), self.disk.used()];
             if [&told["flash"]["used"], &told["disk"]["used"]] == [&Value::from(df[0]), &Value::from(df[1])] {
                 return;
             }
-            assert!(std::time::Instant::now() < end, "df says {df:?}, the device {told}");
+            assert!(Instant::now() < end, "df says {df:?}, the device {told}");
         }
     }
 
