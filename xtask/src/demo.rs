@@ -13,7 +13,7 @@ use crate::project::Project;
 use crate::run::Interrupt;
 use crate::setup;
 
-mod client;
+pub(crate) mod client;
 mod kernel;
 mod tour;
 

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod build;
 mod command;
+mod compare;
 mod demo;
 mod demo_servers;
 mod device;
@@ -40,6 +41,8 @@ enum Task {
     Demo(demo::Options),
     /// Run everything that checks: format, clippy, architecture, unit tests, device tests
     Test(test::Options),
+    /// Measure the device beside HAProxy and nginx
+    Bench(compare::Options),
     /// Check format, clippy and architecture
     Lint,
     /// Install the binary, its configuration, systemd unit, man pages and completions
@@ -68,6 +71,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Run(options) => return run::run(&project, &options),
         Task::Demo(options) => return demo::run(&project, &options),
         Task::Test(options) => return test::run(&project, &options),
+        Task::Bench(options) => return compare::run(&project, &options),
         Task::Lint => return lint::run(&project),
     }
     Ok(ExitCode::SUCCESS)
