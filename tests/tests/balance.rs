@@ -1,4 +1,4 @@
-//! Which server gets a request (SPEC 2: `balance`, `weight`, `backup`, routes).
+//! Which server gets a request (docs/configuration.md: `balance`, `weight`, `backup`, routes).
 
 use std::collections::BTreeSet;
 

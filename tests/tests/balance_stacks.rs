@@ -1,4 +1,4 @@
-//! SPEC 2 and 6: which server gets which request of a stack, and how shares follow weights and health.
+//! docs/configuration.md and 6: which server gets which request of a stack, and how shares follow weights and health.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};

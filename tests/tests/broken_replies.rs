@@ -1,4 +1,4 @@
-//! A server's faults (SPEC 4, last item; SPEC 5, last row): the right status, never a part that looks whole, and nobody
+//! A server's faults (docs/http.md, last item; docs/http.md, last row): the right status, never a part that looks whole, and nobody
 //! else harmed.
 
 use std::time::{Duration, Instant};

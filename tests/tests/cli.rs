@@ -1,4 +1,4 @@
-//! SPEC 3: the commands, their exit codes, their texts and their JSON.
+//! docs/commands.md: the commands, their exit codes, their texts and their JSON.
 
 use std::process::{Command, Output};
 

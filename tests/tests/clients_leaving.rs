@@ -1,4 +1,4 @@
-//! SPEC 6 and 4: clients that leave take their jobs with them, and those that only end their side get every reply.
+//! docs/http.md and 4: clients that leave take their jobs with them, and those that only end their side get every reply.
 
 use std::thread;
 use std::time::{Duration, Instant};

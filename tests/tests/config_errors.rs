@@ -1,4 +1,4 @@
-//! SPEC 2: a bad configuration is refused with its place, what was expected, and the nearest valid name.
+//! docs/configuration.md: a bad configuration is refused with its place, what was expected, and the nearest valid name.
 
 use std::process::{Command, Output};
 

@@ -1,4 +1,4 @@
-//! SPEC 6 and 8: no client can starve others, and none can make the device hold more than its bounds.
+//! docs/http.md and 8: no client can starve others, and none can make the device hold more than its bounds.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! SPEC 4, towards the client: what of a reply arrives, and how; expectations, interim replies and HTTP/1.0.
+//! docs/http.md, towards the client: what of a reply arrives, and how; expectations, interim replies and HTTP/1.0.
 
 use std::time::Duration;
 

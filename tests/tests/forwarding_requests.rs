@@ -1,4 +1,4 @@
-//! SPEC 4, towards the server: what of a request arrives, and how.
+//! docs/http.md, towards the server: what of a request arrives, and how.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! SPEC 8 and 3: every request is a job that is counted, listed and can be stopped.
+//! docs/http.md and 3: every request is a job that is counted, listed and can be stopped.
 
 use std::collections::BTreeMap;
 use std::process::Output;

@@ -1,4 +1,4 @@
-//! SPEC 9, the first slice: what bpftool sees while the device runs, and that nothing is left after it.
+//! docs/bpftool.md, the first slice: what bpftool sees while the device runs, and that nothing is left after it.
 //!
 //! Programs and maps are found by the descriptors of the process, so that other devices on this host do not matter.
 

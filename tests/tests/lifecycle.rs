@@ -1,4 +1,4 @@
-//! Start, stop and the log: SPEC 10's SIGTERM, and the access log.
+//! Start, stop and the log: docs/operations.md's SIGTERM, and the access log.
 
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,7 @@
 use cmim_tests::origin::Lighttpd;
 use cmim_tests::{Client, Device, Framing, skip};
 
-/// What SPEC 4 and 5 let the device touch, and the clock.
+/// What docs/http.md and 5 let the device touch, and the clock.
 const OWN: [&str; 6] = ["via", "connection", "keep-alive", "date", "transfer-encoding", "content-length"];
 
 #[test]

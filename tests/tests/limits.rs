@@ -1,4 +1,4 @@
-//! SPEC 2's limits and timeouts on the client's side: each with its status, and nothing at the server.
+//! docs/configuration.md's limits and timeouts on the client's side: each with its status, and nothing at the server.
 
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,11 @@
-//! nginx behind the device: what comes through equals what comes directly, but for SPEC 4's own fields.
+//! nginx behind the device: what comes through equals what comes directly, but for docs/http.md's own fields.
 
 use cmim_tests::client::request;
 use cmim_tests::deadline::{PATIENCE, until_true};
 use cmim_tests::origin::Nginx;
 use cmim_tests::{Client, Device, Reply, skip};
 
-/// What SPEC 4 lets the device touch, and the clock.
+/// What docs/http.md lets the device touch, and the clock.
 const OWN: [&str; 5] = ["via", "connection", "keep-alive", "date", "transfer-encoding"];
 const HUNDRED_MEGABYTES: usize = 100_000_000;
 

@@ -1,4 +1,4 @@
-//! SPEC 7: the connections to the servers are few, shared, fresh, and their races are won.
+//! docs/http.md: the connections to the servers are few, shared, fresh, and their races are won.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

@@ -1,4 +1,4 @@
-//! The PROXY protocol, both ways (SPEC 2: `accept_proxy_protocol`, `send_proxy_protocol`).
+//! The PROXY protocol, both ways (docs/configuration.md: `accept_proxy_protocol`, `send_proxy_protocol`).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! SPEC 8: a server takes `max_requests` at once, the others wait in a bounded queue.
+//! docs/http.md: a server takes `max_requests` at once, the others wait in a bounded queue.
 
 use std::thread;
 use std::time::{Duration, Instant};

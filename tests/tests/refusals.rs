@@ -1,4 +1,4 @@
-//! SPEC 4: every refusal of a request for its head, raw bytes in. Nothing of a refused request, nor of what follows it on
+//! docs/http.md: every refusal of a request for its head, raw bytes in. Nothing of a refused request, nor of what follows it on
 //! the same connection, reaches the server.
 
 use cmim_tests::deadline::{PATIENCE, until};

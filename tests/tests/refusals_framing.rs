@@ -1,4 +1,4 @@
-//! SPEC 4: every refusal of a request for its framing, raw bytes in. Nothing of a refused request, nor of what follows it
+//! docs/http.md: every refusal of a request for its framing, raw bytes in. Nothing of a refused request, nor of what follows it
 //! on the same connection, reaches the server.
 
 use cmim_tests::refusal::{assert_refused, heads, raw, with_fields};

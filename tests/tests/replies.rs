@@ -1,4 +1,4 @@
-//! SPEC 5, row by row: what becomes of a reply whose end is not known when it begins.
+//! docs/http.md, row by row: what becomes of a reply whose end is not known when it begins.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! SPEC 6: stacked requests run side by side on several servers and are answered in their order.
+//! docs/http.md: stacked requests run side by side on several servers and are answered in their order.
 
 use std::thread;
 use std::time::{Duration, Instant};

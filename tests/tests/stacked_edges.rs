@@ -1,4 +1,4 @@
-//! SPEC 4 and 6: what may stand in a stack beside plain requests, where it may be cut, and what keeps its turn.
+//! docs/http.md and 6: what may stand in a stack beside plain requests, where it may be cut, and what keeps its turn.
 
 use std::fmt::Write as _;
 use std::thread;
@@ -146,7 +146,7 @@ fn sigterm_lets_the_whole_stack_finish() {
     crew.wait_for_visits(4);
     device.signal(rustix::process::Signal::TERM);
     until_true("new connections are refused", PATIENCE, || Client::try_connect(device.address()).is_err());
-    // All four are at the servers: what they answer could be kept (SPEC 11).
+    // All four are at the servers: what they answer could be kept (docs/operations.md).
     assert_pages(&mut client, &targets);
     client.assert_ended();
     assert_eq!(device.wait(PATIENCE).code(), Some(0), "{}", device.output());

@@ -1,4 +1,4 @@
-//! SPEC 6: a reply's failure is that request's 502 or 504 in its place; its neighbours are whole and the connection goes on.
+//! docs/http.md: a reply's failure is that request's 502 or 504 in its place; its neighbours are whole and the connection goes on.
 
 use std::thread;
 

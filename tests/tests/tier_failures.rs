@@ -1,4 +1,4 @@
-//! SPEC 11: file systems that are full or fill up cost no reply that could have been kept, and are used again once
+//! docs/operations.md: file systems that are full or fill up cost no reply that could have been kept, and are used again once
 //! there is room.
 
 use std::sync::Arc;

@@ -4,8 +4,7 @@ use std::fmt::Display;
 
 use super::choice::Choice;
 use super::model::{
-    AccessLogPath, Balance, Config, Kernel, KernelMode, LengthRewrite, Listener, Server, SpliceMode, Upstream,
-    UpstreamIndex,
+    AccessLogPath, Balance, Config, Kernel, KernelMode, LengthRewrite, Listener, Server, Upstream, UpstreamIndex,
 };
 use super::print::hash_on;
 use super::units::{format_duration, format_size};
@@ -168,16 +167,12 @@ fn describe_kernel(text: &mut Text, config: &Config) {
         KernelMode::Auto => "auto: what this host allows",
         KernelMode::Required => "required: no start without it",
     };
-    let splice = match kernel.splice {
-        SpliceMode::Off => "no splices".to_owned(),
-        other => format!("contents from {} are spliced ({})", format_size(kernel.splice_min), other.name()),
-    };
     let guard = if kernel.interfaces.is_empty() {
         "no guard".to_owned()
     } else {
         format!("guard on {} ({}; {})", kernel.interfaces.join(", "), kernel.xdp_mode.name(), syn_rates(kernel))
     };
-    text.line("kernel", &format!("{mode}; {splice}; {guard}; maps in {}", kernel.pin_dir.display()));
+    text.line("kernel", &format!("{mode}; {guard}; maps in {}", kernel.pin_dir.display()));
 }
 
 fn syn_rates(kernel: &Kernel) -> String {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use super::content::{Content, Piece};
 use super::failure::{ContentFault, Failure};
@@ -60,7 +61,7 @@ pub struct Link {
     due: Cell<Seq>,
     waiting: RefCell<Vec<(Seq, Waker)>>,
     /// Requests whose replies have become whole since the connection's loop last looked.
-    whole: RefCell<Vec<Seq>>,
+    whole: RefCell<SmallVec<[Seq; 2]>>,
     /// A byte of the due reply was sent.
     begun: Cell<bool>,
     /// The request that was read last.
@@ -168,7 +169,7 @@ impl Link {
     }
 
     /// The requests whose replies have become whole since the last call.
-    pub fn take_whole(&self) -> Vec<Seq> {
+    pub fn take_whole(&self) -> SmallVec<[Seq; 2]> {
         self.whole.take()
     }
 

@@ -4,7 +4,7 @@ use super::Place;
 use super::finding::Finding;
 use super::lexer::{Source, Token};
 
-/// More is a sign of two things in one place (STYLE, "Shape").
+/// More is a sign of two things in one place.
 const MAX_LINES: usize = 400;
 const MACROS: [&str; 2] = ["todo", "unimplemented"];
 const MARKS: [&str; 2] = ["TODO", "FIXME"];
