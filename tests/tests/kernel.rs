@@ -3,6 +3,7 @@
 //! Programs and maps are found by the descriptors of the process, so that other devices on this host do not matter.
 
 use std::collections::BTreeSet;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -12,7 +13,7 @@ use cmim_tests::deadline::{PATIENCE, until, until_true};
 use cmim_tests::origin::faulty::ok;
 use cmim_tests::{Client, Device, Namespace, ScriptedServer, Setup, skip};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const INTERFACE: &str = "cmim0";
 const PORT: u16 = 8080;
@@ -51,12 +52,17 @@ struct Bench {
 
 impl Bench {
     fn start(mode: &'static str) -> Self {
+        Self::start_with(mode, "")
+    }
+
+    /// With further lines of the `[kernel]` table.
+    fn start_with(mode: &'static str, lines: &str) -> Self {
         let (inside, outside) = (Namespace::new(), Namespace::new());
         inside.join((INTERFACE, "10.77.0.1/24"), &outside, ("peer0", "10.77.0.2/24"));
         let server = inside.run(|| ScriptedServer::start(ok));
         let device = Setup::before(&[server.address()])
             .listen_at(([10, 77, 0, 1], PORT).into())
-            .kernel(mode, &format!("interfaces = [\"{INTERFACE}\"]"))
+            .kernel(mode, &format!("interfaces = [\"{INTERFACE}\"]\n{lines}"))
             .inside(&inside)
             .start();
         Self { device, server, outside, _inside: inside }
@@ -263,6 +269,103 @@ fn after_kill_9_traffic_is_unharmed_and_the_next_start_cleans_up() {
     assert!(second.stop().success());
     until_true("the dead device's maps are gone", PATIENCE, || all_ids("map").is_disjoint(&maps));
     assert!(!pin_dir.exists(), "left: {:?}", pins(&pin_dir));
+}
+
+/// Whether a new connection to the device gets a reply, tried long enough for one SYN and no more.
+fn connects(bench: &Bench) -> bool {
+    let address = bench.device.address();
+    bench.outside.run(|| TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_ok())
+}
+
+#[test]
+fn deny_add_list_and_remove_keep_a_source_out_and_let_it_in_again() {
+    if skipped("deny_add_list_and_remove_keep_a_source_out_and_let_it_in_again") {
+        return;
+    }
+    let bench = Bench::start("required");
+    let cmim = |arguments: &[&str]| {
+        let output = bench.device.cmim(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let mut open = bench.client();
+    open.get("/").assert_whole(b"ok");
+    assert_eq!(cmim(&["deny", "list"]).1, "nothing is denied\n");
+    assert_eq!(bench.device.json(&["deny", "list"]), json!([]));
+
+    // Host bits and single addresses are taken as they are meant.
+    assert_eq!(
+        cmim(&["deny", "add", "10.77.0.77/25"]),
+        (Some(0), "10.77.0.0/25 is denied\n".to_owned(), String::new())
+    );
+    assert_eq!(cmim(&["deny", "add", "2001:db8:bad::7"]).0, Some(0));
+    assert_eq!(bench.device.json(&["deny", "list"]), json!(["10.77.0.0/25", "2001:db8:bad::7/128"]));
+    assert_eq!(cmim(&["deny", "list"]).1, "10.77.0.0/25\n2001:db8:bad::7/128\n");
+    let listed = dump(bench.device.pin_dir(), "CMIM_DENY_V4");
+    assert!(listed.iter().any(|entry| number(&entry["key"]["prefix_len"]) == Some(25)), "{listed:?}");
+    assert!(!connects(&bench), "the source is denied");
+    let guard = bench.device.json(&["guard"]);
+    assert_eq!(guard["denied"], 2, "{guard}");
+    assert!(guard["counters"]["dropped_denied"].as_u64() > Some(0), "{guard}");
+
+    for refused in [["deny", "remove", "10.0.0.0/8"], ["deny", "add", "10.77.0.300"]] {
+        let (code, _, why) = cmim(&refused);
+        assert_eq!((code, why.lines().count()), (Some(1), 1), "{refused:?}: {why}");
+    }
+    assert_eq!(cmim(&["deny", "remove", "10.77.0.0/25"]).0, Some(0));
+    assert_eq!(cmim(&["deny", "remove", "10.77.0.0/25"]).0, Some(1), "it is gone already");
+    until_true("it may connect again", PATIENCE, || connects(&bench));
+    open.get("/").assert_whole(b"ok");
+    assert_eq!(bench.device.json(&["deny", "list"]), json!(["2001:db8:bad::7/128"]));
+}
+
+#[test]
+fn guard_shows_interfaces_limits_and_what_was_counted() {
+    if skipped("guard_shows_interfaces_limits_and_what_was_counted") {
+        return;
+    }
+    let bench = Bench::start_with("required", "syn_rate_per_source = 1\nsyn_rate_per_listener = 500");
+    let before = bench.device.json(&["guard"]);
+    assert_eq!(before["interfaces"][0]["name"], INTERFACE, "{before}");
+    assert!(matches!(before["interfaces"][0]["place"].as_str(), Some("native" | "generic")), "{before}");
+    assert_eq!(
+        (&before["syn_rate_per_source"], &before["syn_rate_per_listener"]),
+        (&json!(1), &json!(500)),
+        "{before}"
+    );
+    assert_eq!(before["listeners"][0]["listener"], "web", "{before}");
+    assert_eq!(before["listeners"][0]["address"], format!("10.77.0.1:{PORT}"), "{before}");
+
+    let mut connected = 0;
+    until_true("a SYN is over the limit", PATIENCE, || {
+        let passed = connects(&bench);
+        connected += u64::from(passed);
+        !passed
+    });
+    assert!(connected >= 1, "the first one is within it");
+    let after = bench.device.json(&["guard"]);
+    let figure = |pointer: &str| after.pointer(pointer).and_then(Value::as_u64).expect("a number");
+    assert!(figure("/counters/dropped_rate") >= 1, "{after}");
+    assert!(figure("/listeners/0/syns_passed") >= connected, "{after}");
+    assert_eq!(figure("/listeners/0/dropped_rate"), figure("/counters/dropped_rate"), "{after}");
+    let counted = ["passed", "dropped_denied", "dropped_flags", "dropped_rate", "cookies_sent"];
+    let sum: u64 = counted.iter().map(|name| figure(&format!("/counters/{name}"))).sum();
+    assert_eq!(figure("/counters/packets"), sum, "{after}");
+    let shown = bench.device.cmim(&["guard"]);
+    let page = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success() && page.contains(INTERFACE) && page.contains("1 SYN/s"), "{page}");
+}
+
+#[test]
+fn without_a_kernel_part_deny_and_guard_say_so() {
+    let server = ScriptedServer::start(ok);
+    let device = Device::before(&[server.address()]);
+    for arguments in [&["deny", "add", "192.0.2.1"][..], &["deny", "list"], &["guard"]] {
+        let output = device.cmim(arguments);
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), why.lines().count()), (Some(1), 1), "{arguments:?}: {why}");
+        assert!(why.contains("no kernel part"), "{arguments:?}: {why}");
+    }
 }
 
 #[test]

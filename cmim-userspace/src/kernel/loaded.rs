@@ -20,7 +20,7 @@ use super::piece::{Piece, Without};
 use super::pin::PinDir;
 use super::steer::{self, Steering};
 use super::workers::Workers;
-use crate::config::model::Kernel;
+use crate::config::model::{Kernel, ListenAddress};
 
 /// Dropped from top to bottom: programs leave before the maps that they use lose their names.
 #[derive(Debug)]
@@ -164,6 +164,9 @@ impl Loaded {
 
     fn put(&mut self, open: &OpenSockets<'_>) -> Result<(), KernelError> {
         let Some(row) = self.maps.row(&listening::key(&open.address))? else {
+            if open.address.needs_steering() {
+                return Err(KernelError::Full { name: names::LISTENING });
+            }
             tracing::info!("connections to {} are spread by hash: there are too many listeners", open.address);
             return Ok(());
         };
@@ -177,6 +180,12 @@ impl Loaded {
             self.spread_over.push(address);
         }
         Ok(())
+    }
+
+    /// Whether connections for this network and its ports are led to its sockets.
+    pub(super) fn steers(&self, address: &ListenAddress) -> bool {
+        let has_row = matches!(self.maps.row(&listening::key(address)), Ok(Some(_)));
+        has_row && self.steering.is_attached()
     }
 
     /// Guards interfaces that have appeared.

@@ -75,7 +75,10 @@ impl Maps {
         }
         let staying = known.iter().filter(|(key, _)| wanted.contains(key));
         let mut rows: HashSet<u32> = staying.map(|(_, listener)| listener.row).collect();
-        for listener in listeners {
+        // Rows are few: first to those whom no connection reaches without one.
+        let needs_row = |listener: &&Listening| listener.address.needs_steering();
+        let (first, then): (Vec<_>, Vec<_>) = listeners.iter().partition(needs_row);
+        for listener in first.into_iter().chain(then) {
             let key = listening::key(&listener.address);
             let before = known.iter().find(|(known, _)| *known == key).map(|(_, listener)| *listener);
             // Left alone where nothing changes: writing would take back what was counted since the reading.

@@ -172,8 +172,11 @@ impl KernelPart {
         if let Some(loaded) = &mut self.loaded {
             loaded.open(all, &mut self.missing);
         }
-        let steers = self.loaded.as_ref().is_some_and(|loaded| loaded.steering.is_attached());
-        if let Some(listener) = listeners.iter().find(|listener| listener.address.needs_steering() && !steers) {
+        let is_lost = |listener: &&Listening| {
+            let address = &listener.address;
+            address.needs_steering() && !self.loaded.as_ref().is_some_and(|loaded| loaded.steers(address))
+        };
+        if let Some(listener) = listeners.iter().find(is_lost) {
             let why = (self.mode != KernelMode::Off).then(|| self.missing().join("; "));
             return Err(KernelError::NotSteered { listener: listener.name.clone(), address: listener.address, why });
         }

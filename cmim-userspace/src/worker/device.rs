@@ -89,6 +89,11 @@ impl Device for Daemon {
         }
     }
 
+    fn set_draining(&self, upstream: &str, address: &str, draining: bool) -> bool {
+        let named = self.upstreams.iter().find(|shared| *shared.name == *upstream);
+        named.is_some_and(|shared| shared.set_draining(address, draining))
+    }
+
     fn jobs(&self) -> Vec<Job> {
         let mut jobs: Vec<Job> = self.rolls.iter().flat_map(|roll| roll.jobs()).collect();
         jobs.sort_by(|one, other| other.age_seconds.total_cmp(&one.age_seconds));

@@ -51,7 +51,7 @@ pub enum RunError {
     AccessLog(#[from] AccessLogError),
     #[error(transparent)]
     Buffer(#[from] BufferError),
-    #[error(transparent)]
+    #[error("{}", .0.clause())]
     Kernel(#[from] KernelError),
     #[error(transparent)]
     User(#[from] UserError),
@@ -125,7 +125,6 @@ impl Prepared {
         }
         let admin = config.daemon.metrics_address.map(admin::bind).transpose()?;
         let log = AccessLog::open(&config.access_log)?;
-        let store = Store::open(&config.buffer)?;
         // Before the doors open: no connection passes the guard by.
         let mut kernel = kernel::start(&config.kernel, &addresses, config.daemon.workers)?;
         let sockets = listen(doors, config.daemon.workers)?;
@@ -138,6 +137,8 @@ impl Prepared {
             user.become_it()?;
             tracing::info!("running as {}", user.name);
         }
+        // As the user who has to open the tiers' files again when one fails.
+        let store = Store::open(&config.buffer)?;
         Ok(Self { config, sockets, control, admin, log, store, kernel })
     }
 

@@ -432,6 +432,8 @@ fn a_syn_over_the_rate_becomes_its_own_reply_with_a_cookie_that_the_kernel_knows
                     };
                     assert_eq!(bench.says(&ack.frame(tags)), PASS);
                     assert_eq!(bench.counters().cookies_returned, sent, "the kernel knows it again");
+                    // Not the next number: a cookie holds a place in the kernel's table of segment sizes, so that some of
+                    // its neighbours are cookies as well (`__cookie_v4_check`). The upper bits are its minute.
                     let forged = Segment { acknowledged: ack.acknowledged ^ 0x8080_0000, ..ack };
                     assert_eq!(bench.says(&forged.frame(tags)), PASS, "the kernel is to judge it");
                     assert_eq!(bench.counters().cookies_returned, sent, "but it is no cookie");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use aya::maps::MapInfo;
 use cmim_common::names;
+use cmim_common::spread::MAX_ROWS;
 
 use super::host::{HERE_V4, HERE_V6, Host, INTERFACE, PEER_INTERFACE, in_namespaces, ip};
 use super::{DEADLINE, settings, wait_until};
@@ -153,6 +154,29 @@ fn more_ports_than_the_map_has_room_for_are_named() {
         });
         let part = start(&kernel, &listening, 1).expect("auto goes on");
         assert!(part.missing().iter().any(|clause| clause.contains("CMIM_STEERING is full")), "{:?}", part.missing());
+    });
+}
+
+#[test]
+fn rows_go_to_networks_first_and_one_without_is_refused() {
+    in_namespaces("rows_go_to_networks_first_and_one_without_is_refused", |host| {
+        let kernel = settings(KernelMode::Auto, host.bpffs().join("cmim"), &[]);
+        let on = |id: u32, address: &str| Listening {
+            id,
+            name: format!("listener {id}"),
+            address: address.parse().expect("a literal of this test"),
+        };
+        let most = u32::try_from(MAX_ROWS).expect("it fits");
+        let mut listening: Vec<_> = (1..=most).map(|id| on(id, &format!("127.0.0.1:{id}"))).collect();
+        listening.push(on(most + 1, "203.0.113.0/24:80"));
+        let mut part = start(&kernel, &listening, 1).expect("auto goes on");
+        part.open(&[], &listening).expect("the network has a row");
+
+        let networks: Vec<_> = (1..=most + 1).map(|port| on(port, &format!("203.0.113.0/24:{port}"))).collect();
+        part.set_listeners(&networks).expect("room in the maps");
+        let last = OpenSockets { address: networks[MAX_ROWS].address, sockets: Vec::new() };
+        let clause = part.open(&[last], &networks).expect_err("one row too few").clause();
+        assert!(clause.contains("listener 129") && clause.contains("CMIM_LISTENING is full"), "{clause}");
     });
 }
 
