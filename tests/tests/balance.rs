@@ -141,3 +141,25 @@ fn the_longest_host_then_the_longest_path_decides() {
         assert_eq!(client.reply().text(), expected, "{host} {target}");
     }
 }
+
+#[test]
+fn a_drained_server_gets_no_new_request_until_it_is_enabled() {
+    let (a, b) = (named("a"), named("b"));
+    let device = Setup::before(&[a.address(), b.address()]).upstream("balance = \"round-robin\"").start();
+    let mut client = device.client();
+    let servers = device.json(&["servers"]);
+    let upstream = servers[0]["upstream"].as_str().expect("a name").to_owned();
+    let address = a.address().to_string();
+    assert_eq!(share(&asked(&mut client, 6, ""), "a"), 3);
+
+    assert!(device.cmim(&["servers", "drain", &upstream, &address]).status.success());
+    assert_eq!(share(&asked(&mut client, 6, ""), "a"), 0);
+    assert_eq!(device.json(&["servers"])[0]["state"], "draining");
+    assert_eq!(device.json(&["servers"])[0]["idle"], 0);
+
+    assert!(device.cmim(&["servers", "enable", &upstream, &address]).status.success());
+    assert!(share(&asked(&mut client, 6, ""), "a") >= 2);
+    let unknown = device.cmim(&["servers", "drain", &upstream, "127.0.0.1:1"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&unknown.stderr).lines().count(), 1);
+}

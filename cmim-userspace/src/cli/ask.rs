@@ -40,6 +40,15 @@ impl Daemon {
         }
     }
 
+    /// Takes a server out of the balance, or puts it back; the daemon's line that says so.
+    pub(super) fn set_draining(&self, upstream: &str, address: &str, draining: bool) -> Result<String, CliError> {
+        let request = Request::ServerDraining { upstream: upstream.to_owned(), address: address.to_owned(), draining };
+        match self.ask(&request)? {
+            Answer::Changed(done) => Ok(done),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
     pub(super) fn jobs(&self) -> Result<Vec<Job>, CliError> {
         match self.ask(&Request::Jobs)? {
             Answer::Jobs(jobs) => Ok(jobs),

@@ -51,7 +51,7 @@ pub enum Command {
     Status(status::Args),
     /// List the client connections
     Connections(connections::Args),
-    /// List the servers and their pools
+    /// List the servers and their pools, or drain one
     Servers(servers::Args),
     /// List the requests in the device, or stop one
     Jobs(jobs::Args),

@@ -1,5 +1,7 @@
 //! `cmim servers`: the servers and their pools.
 
+use clap::Subcommand;
+
 use super::ask::Daemon;
 use super::screen::{Look, Paint};
 use super::table::{Align, Cell, Table};
@@ -10,18 +12,48 @@ use crate::control::message::Server;
 const EXAMPLES: &str = "\
 Examples:
   cmim servers
-  cmim servers --json | jq '.[] | select(.state != \"up\")'";
+  cmim servers --json | jq '.[] | select(.state != \"up\")'
+  cmim servers drain app 10.0.0.11:8080
+  cmim servers enable app 10.0.0.11:8080";
 
-/// List the servers and their pools: state, requests in flight, idle connections, failures.
+/// List the servers and their pools: state, requests in flight, idle connections, failures; or drain one.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
     /// As JSON
     #[arg(long)]
     json: bool,
+
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Send a server no new requests; its present ones go on, its idle connections are closed
+    Drain(Named),
+    /// Send a drained server requests again
+    Enable(Named),
+}
+
+#[derive(Debug, clap::Args)]
+struct Named {
+    /// The upstream's name
+    upstream: String,
+    /// The server's address, as `cmim servers` shows it
+    address: String,
 }
 
 pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> Result<(), CliError> {
+    let change = match &args.action {
+        Some(Action::Drain(named)) => Some((named, true)),
+        Some(Action::Enable(named)) => Some((named, false)),
+        None => None,
+    };
+    if let Some((named, draining)) = change {
+        let done = daemon.set_draining(&named.upstream, &named.address, draining)?;
+        return screen.write(&format!("{done}\n"));
+    }
     let servers = daemon.servers()?;
     if args.json {
         return screen.write_json(&servers);

@@ -119,7 +119,7 @@ fn tier(page: &mut Page, name: &str, tier: Option<&BufferTier>) {
             count(tier.spilled_total),
             count(tier.refused_total),
         ],
-        &bar(full, page.look),
+        &tier.degraded.as_ref().map_or_else(|| bar(full, page.look), |reason| format!("degraded: {reason}")),
     );
 }
 

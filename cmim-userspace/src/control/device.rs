@@ -14,6 +14,8 @@ pub trait Device: Send + Sync + 'static {
     fn totals(&self) -> Totals;
     fn connections(&self) -> Vec<Connection>;
     fn servers(&self) -> Vec<Server>;
+    /// Takes a server out of the balance, or puts it back; false: there is no such server.
+    fn set_draining(&self, upstream: &str, address: &str, draining: bool) -> bool;
     fn jobs(&self) -> Vec<Job>;
     /// Stops a job by its [`Job::id`]; false: there is no such job.
     fn cancel_job(&self, id: &str) -> bool;

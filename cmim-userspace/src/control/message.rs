@@ -12,6 +12,12 @@ pub enum Request {
     Status,
     Connections,
     Servers,
+    /// Takes a server out of the balance, or puts it back.
+    ServerDraining {
+        upstream: String,
+        address: String,
+        draining: bool,
+    },
     Jobs,
     /// `id` as [`Job::id`] has it.
     JobCancel {

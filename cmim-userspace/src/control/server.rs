@@ -191,6 +191,16 @@ fn answer(line: &[u8], device: &dyn Device) -> Answer {
         Ok(Request::Status) => Answer::Status(Box::new(device.status())),
         Ok(Request::Connections) => Answer::Connections(device.connections()),
         Ok(Request::Servers) => Answer::Servers(device.servers()),
+        Ok(Request::ServerDraining { upstream, address, draining }) => {
+            if device.set_draining(&upstream, &address, draining) {
+                let done = if draining { "takes no new requests" } else { "takes requests" };
+                Answer::Changed(format!("{address} of {upstream} {done}"))
+            } else {
+                Answer::Refused(format!(
+                    "no server {address:?} is in an upstream {upstream:?} (`cmim servers` lists those that are)"
+                ))
+            }
+        }
         Ok(Request::Jobs) => Answer::Jobs(device.jobs()),
         Ok(Request::JobCancel { id }) if device.cancel_job(&id) => Answer::Changed(format!("job {id} is stopped")),
         Ok(Request::JobCancel { id }) => {
@@ -274,6 +284,10 @@ pub(crate) mod tests {
 
         fn servers(&self) -> Vec<Server> {
             vec![Server { upstream: "app".to_owned(), ..Server::default() }]
+        }
+
+        fn set_draining(&self, upstream: &str, address: &str, _draining: bool) -> bool {
+            upstream == "app" && address == "127.0.0.1:9001"
         }
 
         fn jobs(&self) -> Vec<Job> {

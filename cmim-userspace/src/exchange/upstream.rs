@@ -95,6 +95,16 @@ impl SharedUpstream {
         QueueFigures { waiting: state.queued(), oldest: state.oldest_queued(), refused_total: state.refused_total }
     }
 
+    /// Takes the server with this address out of the balance, or puts it back. False: there is none.
+    pub fn set_draining(self: &Arc<Self>, address: &str, draining: bool) -> bool {
+        let Some(id) = self.names.iter().position(|name| **name == *address).map(ServerId) else { return false };
+        let idle = self.state.lock().set_draining(id, draining);
+        // Closed outside the lock: closing is a system call.
+        drop(idle);
+        self.serve_queue();
+        true
+    }
+
     /// What an active probe of a server found.
     pub fn probed(self: &Arc<Self>, id: ServerId, well: bool) {
         self.state.lock().probed(id, well, Instant::now());

@@ -215,6 +215,14 @@ impl<C, W> Upstream<C, W> {
         self.servers.iter_mut().flat_map(|server| server.pool.sweep(worker, now, &mut is_dead)).collect()
     }
 
+    /// Takes a server out of the balance, or puts it back. Its present requests go on; what comes back are its idle
+    /// connections, to be closed.
+    pub fn set_draining(&mut self, id: ServerId, draining: bool) -> Vec<Idle<C>> {
+        let server = &mut self.servers[id.0];
+        server.draining = draining;
+        if draining { server.pool.drain() } else { Vec::new() }
+    }
+
     /// An active probe of a server ended.
     pub fn probed(&mut self, id: ServerId, well: bool, now: Instant) {
         let health = &mut self.servers[id.0].health;

@@ -212,3 +212,21 @@ fn a_request_whose_primaries_failed_goes_to_a_backup_although_they_count_as_up()
     let ask = Ask { tried: &tried, ..ask(1) };
     assert_eq!(granted(&mut upstream, &ask, now), ServerId(1));
 }
+
+#[test]
+fn a_drained_server_gets_nothing_new_gives_up_its_idle_connections_and_can_come_back() {
+    let now = Instant::now();
+    let mut upstream = upstream(&[(1, None, false), (1, None, false)], Balance::LeastRequests);
+    let first = granted(&mut upstream, &ask(1), now);
+    let idle = |connection| Idle { connection, worker: 0, since: now };
+    assert!(upstream.release(first, Ending::Reusable(idle(7)), now).is_none());
+    assert_eq!(upstream.set_draining(first, true).len(), 1);
+    for client in 0..4 {
+        assert_ne!(granted(&mut upstream, &ask(client), now), first);
+    }
+    assert_eq!(upstream.server(first).state_name(), "draining");
+    upstream.set_draining(first, false);
+    assert_eq!(granted(&mut upstream, &ask(9), now), first);
+    upstream.set_draining(first, true);
+    assert!(upstream.release(first, Ending::Reusable(idle(8)), now).is_some(), "closed, not kept");
+}
