@@ -7,12 +7,12 @@ use clap::{Parser, Subcommand};
 
 mod build;
 mod command;
-mod compare;
 mod demo;
 mod demo_servers;
 mod device;
 mod install;
 mod lint;
+mod measure;
 mod progress;
 mod project;
 mod run;
@@ -42,7 +42,7 @@ enum Task {
     /// Run everything that checks: format, clippy, architecture, unit tests, device tests
     Test(test::Options),
     /// Measure the device beside HAProxy and nginx
-    Bench(compare::Options),
+    Bench(measure::Options),
     /// Check format, clippy and architecture
     Lint,
     /// Install the binary, its configuration, systemd unit, man pages and completions
@@ -71,7 +71,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Run(options) => return run::run(&project, &options),
         Task::Demo(options) => return demo::run(&project, &options),
         Task::Test(options) => return test::run(&project, &options),
-        Task::Bench(options) => return compare::run(&project, &options),
+        Task::Bench(options) => return measure::run(&project, &options),
         Task::Lint => return lint::run(&project),
     }
     Ok(ExitCode::SUCCESS)
