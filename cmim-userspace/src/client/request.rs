@@ -50,9 +50,11 @@ struct Logged<'a> {
 
 impl Drop for Logged<'_> {
     fn drop(&mut self) {
-        let Job { head, upstream, trail, .. } = &mut *self.job;
+        let Job { head, upstream, trail, progress, .. } = &mut *self.job;
         if trail.status == 0 {
             trail.status = CLIENT_CLOSED_REQUEST;
+        }
+        if !progress.has_ended() {
             trail.reason.get_or_insert_with(|| Failure::ClientGone.to_string());
         }
         log::finished(self.site, self.link, self.listener, Some((head, &upstream.name)), trail);

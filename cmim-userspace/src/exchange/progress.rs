@@ -61,6 +61,11 @@ impl Progress {
         }
     }
 
+    /// Whether the job has come to its end.
+    pub fn has_ended(&self) -> bool {
+        self.state.is_finished()
+    }
+
     pub fn goes_to(&self, server: &Arc<str>) {
         self.record.job_goes_to(self.seq, server);
     }
