@@ -204,9 +204,6 @@ impl Link {
         let size = if input.owner.is_some() { ReadSize::Bulk } else { ReadSize::Head };
         site.buffers.make_room(&mut input.buffer, size);
         let polled = self.stream.poll_read(cx, &mut input.buffer);
-        if input.buffer.is_empty() {
-            site.buffers.give_back(&mut input.buffer);
-        }
         let count = ready!(polled)?;
         input.ended = count == 0;
         self.record.read(count);
