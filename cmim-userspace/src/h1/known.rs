@@ -1,5 +1,11 @@
 //! Field names that mean something to the device, recognised once when a head is parsed.
 
+use std::ops::RangeInclusive;
+
+/// Lengths of the protected names that have a hyphen: from `content-length` to `transfer-encoding`.
+const SPELT_WITH_HYPHENS: RangeInclusive<usize> = 14..=LONGEST;
+const LONGEST: usize = 17;
+
 /// What a field is to the device; every name without a meaning here is [`Known::Other`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -40,7 +46,7 @@ impl Known {
     pub fn of(name: &[u8]) -> Self {
         match Self::exact(name) {
             Some(known) => known,
-            None if memchr::memchr(b'_', name).is_some() => Self::lookalike(name),
+            None if SPELT_WITH_HYPHENS.contains(&name.len()) && name.contains(&b'_') => Self::lookalike(name),
             None => Self::Other,
         }
     }
@@ -81,8 +87,6 @@ impl Known {
     }
 
     fn lookalike(name: &[u8]) -> Self {
-        /// No name that is guarded is longer than `transfer-encoding`.
-        const LONGEST: usize = 17;
         let mut hyphenated = [0; LONGEST];
         let Some(spelling) = hyphenated.get_mut(..name.len()) else {
             return Self::Other;
