@@ -185,17 +185,6 @@ impl Held {
         self.count_in(bytes);
     }
 
-    /// Puts a head or a chunk line in front of all that is there, outside the account. Before anything was sent.
-    pub fn prepend_unaccounted(&mut self, piece: Bytes) {
-        debug_assert_eq!(self.at, Position::default(), "a head in the middle of what is being sent");
-        if piece.is_empty() {
-            return;
-        }
-        self.count_in(piece.len() as u64);
-        self.parts.push_front(Part::Ram(Piece::shared(piece, Account::Free)));
-        self.settled += 1;
-    }
-
     /// Says that nothing more is appended: room that was taken ahead is given back.
     pub fn finish(&mut self) {
         self.stop_waiting();

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use super::close::Ending;
 use super::departure::Departure;
-use super::request::{self, Admitted, Ended, Parsed};
+use super::request::{self, Ended, Parsed};
 use super::running::Running;
 use crate::config::model::Listener;
 use crate::exchange::{Link, Outcome, Site, Timer, Trail};
@@ -218,21 +218,13 @@ impl<'a> Connection<'a> {
         let turn = if head.method.is_safe() && !takes_input { Turn::Free } else { Turn::Barrier };
         let seq = self.order.arrived(turn);
         self.link.read(seq);
-        let parsed = match request::admit(self.site, self.link, self.listener, seq, head, trail) {
-            Admitted::Job(job) => {
-                // What follows such a head on the connection is its content, or no HTTP at all.
-                if takes_input {
-                    self.link.give_input_to(seq);
-                }
-                Parsed::Job(job)
-            }
-            Admitted::Refused(refused) => {
-                if !refused.refusal.keep {
-                    self.heads = Heads::Over;
-                }
-                Parsed::Refused(refused)
-            }
-        };
+        let parsed = request::admit(self.site, self.link, self.listener, seq, head, trail);
+        match &parsed {
+            // What follows such a head on the connection is its content, or no HTTP at all.
+            Parsed::Job(_) if takes_input => self.link.give_input_to(seq),
+            Parsed::Refused(refused) if !refused.refusal.keep => self.heads = Heads::Over,
+            Parsed::Job(_) | Parsed::Refused(_) => {}
+        }
         self.waiting.push_back(parsed);
     }
 

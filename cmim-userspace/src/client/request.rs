@@ -15,6 +15,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// What was read in a request's place.
 pub(super) enum Parsed {
+    /// It goes on to a server.
     Job(Box<Job>),
     Refused(Box<Refused>),
 }
@@ -26,12 +27,6 @@ pub(super) struct Refused {
     pub(super) refusal: Refusal,
     trail: Trail,
     progress: Progress,
-}
-
-/// Whether a request goes on to a server.
-pub(super) enum Admitted {
-    Job(Box<Job>),
-    Refused(Box<Refused>),
 }
 
 /// A request that has run to its end.
@@ -74,12 +69,12 @@ pub(super) fn admit(
     seq: Seq,
     head: RequestHead,
     trail: Trail,
-) -> Admitted {
+) -> Parsed {
     let progress = Progress::begin(site, link, seq, Some(&head), &trail);
     let refused = |status, reason: &str, keep, head: RequestHead, trail, progress| {
         let head_request = head.method == Method::Head;
         let refusal = Refusal { seq, status, reason: reason.to_owned(), keep, head_request, retry_after: None };
-        Admitted::Refused(Box::new(Refused { head: Some(Box::new(head)), refusal, trail, progress }))
+        Parsed::Refused(Box::new(Refused { head: Some(Box::new(head)), refusal, trail, progress }))
     };
     if let Some(reason) = forbidden(listener, &head) {
         // Content that is not read would be taken for the next head.
@@ -89,7 +84,7 @@ pub(super) fn admit(
     match site.upstream(route(listener, &head)) {
         Some(upstream) => {
             let upstream = Arc::clone(upstream);
-            Admitted::Job(Box::new(Job { seq, head, upstream, trail, progress }))
+            Parsed::Job(Box::new(Job { seq, head, upstream, trail, progress }))
         }
         None => refused(503, "the route leads nowhere", false, head, trail, progress),
     }

@@ -217,6 +217,14 @@ pub struct Upstream {
     pub send_proxy_protocol: SendProxyProtocol,
 }
 
+impl Upstream {
+    /// Whether one client's server connection may serve another's request: one that was announced as one client's may not.
+    #[must_use]
+    pub fn shares_connections(&self) -> bool {
+        self.send_proxy_protocol == SendProxyProtocol::Off
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::time::timeout;
 
 use super::failure::{ContentFault, Failure};
 use super::link::{Job, Link};
@@ -118,16 +119,14 @@ async fn attempt(
     tried: &Tried,
 ) -> Result<Answered, Missed> {
     let no_server = |failure| Missed { failure, server: None, reused: false };
-    // Alone, the plain case, costs no allocation: an empty vector has none.
-    let working = if link.is_alone() { Vec::new() } else { link.working() };
+    let working = link.working();
     let ask = Ask {
         client: link.id,
         worker: site.worker,
         hash: hash(link, job),
         tried: &tried.servers,
         working: &working,
-        // A connection that was announced as one client's is no other client's.
-        fresh: tried.fresh || job.upstream.model.send_proxy_protocol != SendProxyProtocol::Off,
+        fresh: tried.fresh || !job.upstream.model.shares_connections(),
     };
     let asked = Instant::now();
     let place = job.upstream.acquire(&ask, &mut job.progress).await.map_err(no_server)?;
@@ -213,19 +212,8 @@ async fn announce(site: &Site, link: &Link, job: &Job, connection: &ServerConnec
         SendProxyProtocol::V1 => proxy_protocol::write_v1(link.peer, link.local, &mut header),
         SendProxyProtocol::V2 => proxy_protocol::write_v2(link.peer, link.local, &mut header),
     }
-    let mut timer = Timer::default();
-    let deadline = Instant::now() + site.config.timeouts.server_connect;
-    poll_fn(|cx| {
-        while !header.is_empty() {
-            match connection.poll_write(cx, &[IoSlice::new(&header)]) {
-                Poll::Ready(Ok(count)) => drop(header.split_to(count)),
-                Poll::Ready(Err(source)) => return Poll::Ready(Err(Failure::Connect(source))),
-                Poll::Pending => return timer.poll_until(cx, deadline).map(|()| Err(Failure::ConnectTimeout)),
-            }
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await
+    let written = timeout(site.config.timeouts.server_connect, connection.stream().write_all(&header)).await;
+    written.map_err(|_| Failure::ConnectTimeout)?.map_err(Failure::Connect)
 }
 
 fn forwarding<'a>(link: &Link, job: &'a Job) -> Forwarding<'a> {
@@ -320,13 +308,7 @@ impl HeadWait<'_> {
         if connection.buffer.is_empty() {
             return Ok(None);
         }
-        let limits = &self.site.config.limits;
-        let limits = Limits {
-            head: limits.reply_head,
-            fields: usize::MAX,
-            target: limits.request_target,
-            content: limits.request_content,
-        };
+        let limits = Limits::of_reply(self.site.config.limits.reply_head);
         Ok(self.parser.parse(&mut connection.buffer, &self.job.head.method, &limits)?)
     }
 

@@ -173,12 +173,8 @@ impl Link {
         self.whole.take()
     }
 
-    /// Whether no server works for this connection now.
-    pub fn is_alone(&self) -> bool {
-        self.working.borrow().is_empty()
-    }
-
-    /// The servers that work for this connection now, one entry a request.
+    /// The servers that work for this connection now, one entry a request. Where none does, the plain case, an empty
+    /// vector costs no allocation.
     pub fn working(&self) -> Vec<ServerId> {
         self.working.borrow().clone()
     }

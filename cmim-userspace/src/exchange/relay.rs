@@ -23,7 +23,6 @@ use super::timer::Timer;
 use super::trail::Handling;
 use super::upload::{Gathered, Upload};
 use crate::buffer::{Held, SendError};
-use crate::config::model::SendProxyProtocol;
 use crate::h1::{self, Fields, ReplyDelimit, ReplyHead, ReplyTo, chunk_header};
 use crate::job::State;
 use crate::observe::roll::Doing;
@@ -101,8 +100,7 @@ impl<'a> Relay<'a> {
                 memory_per_reply: site.config.buffer.memory_per_reply,
             },
             content: Content::of_reply(head.content),
-            // A connection that was announced as one client's is no other client's.
-            persistent: head.persistent && upstream.send_proxy_protocol == SendProxyProtocol::Off,
+            persistent: head.persistent && upstream.shares_connections(),
             head: Some(head),
             connection: Some(connection),
             content_bytes: 0,

@@ -15,6 +15,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// For a reply's head of at most `head` bytes, with as many fields as fit.
+    pub const fn of_reply(head: usize) -> Self {
+        Self { head, fields: usize::MAX, target: 0, content: 0 }
+    }
+
     /// Positions inside a head are kept as `u32`; this leaves much room below that and is far above any real head.
     pub const MOST_HEAD: usize = 16 << 20;
 

@@ -1,6 +1,7 @@
 //! A connection's byte stream, over TCP or a Unix socket, read and written through a shared reference so that its two
 //! directions can be driven independently.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, Waker, ready};
@@ -52,6 +53,15 @@ impl Stream {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    /// Writes all of `bytes`. What was written when the future is dropped stays written.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = poll_fn(|cx| self.poll_write(cx, &[IoSlice::new(bytes)])).await?;
+            bytes = bytes.get(count..).unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Sends up to `count` bytes of `file` from `offset` on, at least one, and moves `offset` on behind them; `Ok(0)`: the

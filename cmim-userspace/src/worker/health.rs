@@ -1,6 +1,6 @@
 //! Active health probes: a GET to each server in turn, on a connection of its own.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -49,12 +49,8 @@ async fn probe_once(address: ServerAddress, health: Health, config: Arc<Config>)
             "GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: cmim-health\r\nConnection: close\r\n\r\n",
             health.path
         );
-        let mut rest = request.as_bytes();
-        while !rest.is_empty() {
-            let count = std::future::poll_fn(|cx| stream.poll_write(cx, &[IoSlice::new(rest)])).await?;
-            rest = rest.get(count..).unwrap_or_default();
-        }
-        let limits = Limits { head: config.limits.reply_head, fields: usize::MAX, target: 0, content: 0 };
+        stream.write_all(request.as_bytes()).await?;
+        let limits = Limits::of_reply(config.limits.reply_head);
         let mut parser = ReplyParser::new();
         let mut buffer = BytesMut::new();
         loop {
