@@ -64,6 +64,22 @@ impl Content {
         }
     }
 
+    /// Bytes that are known to be still to come.
+    pub fn left(&self) -> Option<u64> {
+        match self {
+            Self::Length(left) => Some(*left),
+            Self::Chunked(_) | Self::UntilClose => None,
+        }
+    }
+
+    /// So many bytes of a content of known length went past the buffer.
+    pub fn went_past(&mut self, count: u64) {
+        if let Self::Length(left) = self {
+            debug_assert!(count <= *left, "bytes beyond the content's end");
+            *left = left.saturating_sub(count);
+        }
+    }
+
     /// Whether the connection's end is this content's end.
     pub fn ends_with_connection(&self) -> bool {
         matches!(self, Self::UntilClose)

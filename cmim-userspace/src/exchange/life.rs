@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 
 use super::attempt::{self, Answered};
+use super::carrying::Carrying;
 use super::failure::Failure;
 use super::link::{Job, Link};
 use super::relay::{Relay, Relayed};
@@ -19,7 +20,6 @@ use super::upload::Gathered;
 use crate::h1::{self, Method, ReplyContent, ReplyDelimit, ReplyTo, local_reply};
 use crate::job::State;
 use crate::lane::copy;
-use crate::observe::counters::LaneCounters;
 use crate::observe::roll::Doing;
 use crate::reply::{self, Plan};
 use crate::stack::Seq;
@@ -93,10 +93,7 @@ async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Fa
     if let Plan::Refuse { reason } = plan {
         return Err(reason.into());
     }
-    let carrying = Carrying::begin(&site.counters.lanes.copy);
-    let relayed = Relay::new(site, link, job, &mut gathered, answered, plan).run().await;
-    carrying.end(job.trail.bytes_out);
-    match relayed {
+    match Relay::new(site, link, job, &mut gathered, answered, plan).run().await {
         Relayed::Whole { persist } => {
             job.progress.to(State::Done);
             Ok(if persist { Outcome::Keep } else { Outcome::Close })
@@ -147,27 +144,6 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
             job.trail.reason = Some(format!("the tunnel broke: {error}"));
             Ok(Outcome::Reset)
         }
-    }
-}
-
-/// Counts a content or tunnel on a lane while it is on its way, also where it is dropped in the middle.
-struct Carrying<'a>(&'a LaneCounters);
-
-impl<'a> Carrying<'a> {
-    fn begin(lane: &'a LaneCounters) -> Self {
-        lane.active.inc();
-        Self(lane)
-    }
-
-    fn end(self, bytes: u64) {
-        self.0.splices.add(1);
-        self.0.bytes.add(bytes);
-    }
-}
-
-impl Drop for Carrying<'_> {
-    fn drop(&mut self) {
-        self.0.active.dec();
     }
 }
 

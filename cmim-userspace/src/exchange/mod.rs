@@ -6,6 +6,7 @@
 //! that is [`crate::client`]'s.
 
 mod attempt;
+mod carrying;
 mod content;
 mod failure;
 mod life;

@@ -5,6 +5,7 @@
 //! bytes from the buffer tiers.
 
 mod intake;
+mod splice;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::attempt::Answered;
+use super::carrying::Carrying;
 use super::content::Content;
 use super::failure::Failure;
 use super::link::{Job, Link};
@@ -25,6 +27,8 @@ use super::upload::{Gathered, Upload};
 use crate::buffer::{Held, SendError};
 use crate::h1::{self, Fields, ReplyDelimit, ReplyHead, ReplyTo, chunk_header};
 use crate::job::State;
+use crate::lane::pipe::Pipe;
+use crate::lane::{Lane, Load};
 use crate::observe::roll::Doing;
 use crate::reply::Plan;
 
@@ -57,6 +61,10 @@ pub(super) struct Relay<'a> {
     /// What goes before the held content: interim replies, the head, a chunk line.
     front: Bytes,
     held: Held,
+    lane: Lane,
+    /// What goes out behind the held content, on the pipe lane.
+    pipe: Option<Pipe>,
+    carrying: Carrying<'a>,
     /// A piece that is on its way into the tiers.
     piece: Option<Bytes>,
     /// No tier had room for it at the last try.
@@ -90,6 +98,12 @@ impl<'a> Relay<'a> {
         let now = Instant::now();
         job.progress.to(State::Replying);
         let upstream = &job.upstream.model;
+        let content = Content::of_reply(head.content);
+        let lane = match content.left() {
+            Some(bytes) if site.lanes.choose(Load::Content(bytes), false) == Lane::Pipe => Lane::Pipe,
+            _ => Lane::Copy,
+        };
+        let lanes = &site.counters.lanes;
         let mut relay = Self {
             site,
             link,
@@ -99,7 +113,7 @@ impl<'a> Relay<'a> {
                 hold_size: upstream.hold_size,
                 memory_per_reply: site.config.buffer.memory_per_reply,
             },
-            content: Content::of_reply(head.content),
+            content,
             persistent: head.persistent && upstream.shares_connections(),
             head: Some(head),
             connection: Some(connection),
@@ -107,6 +121,9 @@ impl<'a> Relay<'a> {
             upload,
             front: early,
             held: Held::new(&site.store),
+            lane,
+            pipe: None,
+            carrying: Carrying::begin(if lane == Lane::Pipe { &lanes.pipe } else { &lanes.copy }),
             piece: None,
             full: false,
             gate: Gate::Open { chunked: false },
@@ -134,8 +151,10 @@ impl<'a> Relay<'a> {
     pub(super) async fn run(mut self) -> Relayed {
         let result = poll_fn(|cx| self.poll(cx)).await;
         self.job.trail.bytes_out = self.content_bytes;
+        self.put_pipe_back();
         let (sent, persist) = (self.sent, self.persist && self.upload.is_complete());
-        let Self { site, mut spare, held, front, .. } = self;
+        let Self { site, mut spare, held, front, carrying, .. } = self;
+        carrying.end(self.content_bytes);
         // Their bytes lie in the read buffer, which is whole again without them.
         drop((held, front));
         spare.clear();
@@ -155,7 +174,7 @@ impl<'a> Relay<'a> {
             moved |= self.decide(due)?;
             if due && self.gate.is_open() {
                 moved |= self.push(cx)?;
-                if self.connection.is_none() && self.piece.is_none() && self.front.is_empty() && self.held.is_empty() {
+                if self.connection.is_none() && self.piece.is_none() && !self.has_more() {
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -243,8 +262,8 @@ impl<'a> Relay<'a> {
     /// Sends what the client takes.
     fn push(&mut self, cx: &mut Context<'_>) -> Result<bool, Failure> {
         let mut moved = false;
-        while !self.front.is_empty() || !self.held.is_empty() {
-            match self.held.poll_send_behind(cx, &self.link.stream, &mut self.front) {
+        while self.has_more() {
+            match self.poll_send(cx) {
                 Poll::Ready(Ok(count)) => {
                     self.link.record.wrote(count);
                     self.link.begin_reply();
@@ -265,6 +284,26 @@ impl<'a> Relay<'a> {
         }
         self.blocked_since = None;
         Ok(moved)
+    }
+
+    /// Whether bytes wait for the client.
+    fn has_more(&self) -> bool {
+        !self.front.is_empty() || !self.held.is_empty() || self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        let to = &self.link.stream;
+        match &mut self.pipe {
+            Some(pipe) if self.front.is_empty() && self.held.is_empty() => {
+                pipe.poll_drain(cx, to).map_err(SendError::Peer)
+            }
+            _ => self.held.poll_send_behind(cx, to, &mut self.front),
+        }
+    }
+
+    /// Whether the client has kept bytes waiting for so long that the server should not wait for it.
+    fn client_is_slow(&self) -> bool {
+        self.blocked_since.is_some_and(|since| since.elapsed() >= SLOW_AFTER)
     }
 
     /// True: a moment has come at which the loop has to look again.

@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 use super::upstream::SharedUpstream;
 use crate::buffer::{BufferPool, Store};
 use crate::config::model::{Config, UpstreamIndex};
+use crate::lane::Rules;
+use crate::lane::pipe::PipePool;
 use crate::observe::access_log::LogWriter;
 use crate::observe::counters::Counters;
 
@@ -22,6 +24,8 @@ pub struct Site {
     pub upstreams: Vec<Arc<SharedUpstream>>,
     pub counters: Arc<Counters>,
     pub buffers: BufferPool,
+    pub pipes: PipePool,
+    pub lanes: Rules,
     pub store: Arc<Store>,
     pub log: LogWriter,
     /// Told when one of this worker's idle server connections turns readable.

@@ -3,14 +3,17 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{BufMut, BytesMut};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
+
+const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 /// A connected stream of the current worker's event loop.
 #[derive(Debug)]
@@ -80,6 +83,41 @@ impl Stream {
             match self.try_io(Interest::WRITABLE, send) {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Moves up to `most` bytes that have come into `pipe`, without a copy; `Ok(0)`: the peer has ended its side. Where
+    /// `pipe` is not empty, pending can also mean that it is full.
+    pub fn poll_splice_out(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &OwnedFd,
+        most: usize,
+        pipe_is_empty: bool,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            match splice(self, None, pipe, None, most, SPLICE) {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                // Either of the two: the readiness must not be forgotten, or it would be missed later.
+                Err(Errno::AGAIN) if !pipe_is_empty => return Poll::Pending,
+                Err(Errno::AGAIN) => self.drained(Interest::READABLE),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Moves up to `count` of the bytes in `pipe` to the socket, at least one.
+    pub fn poll_splice_in(&self, cx: &mut Context<'_>, pipe: &OwnedFd, count: usize) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match splice(pipe, None, self, None, count, SPLICE) {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                Err(Errno::AGAIN) => self.drained(Interest::WRITABLE),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
     }

@@ -18,6 +18,8 @@ use crate::config::model::{Config, Listener};
 use crate::exchange::upstream::SharedUpstream;
 use crate::exchange::{Drain, Site};
 use crate::kernel::WorkerLoad;
+use crate::lane::Rules;
+use crate::lane::pipe::PipePool;
 use crate::observe::access_log::LogWriter;
 use crate::observe::counters::Counters;
 use crate::observe::roll::Roll;
@@ -72,12 +74,17 @@ pub(super) fn start(crew: Crew) -> io::Result<JoinHandle<()>> {
 
 async fn live(crew: Crew) {
     let idle_watch = Arc::new(IdleWatch::default());
+    let kernel = &crew.config.kernel;
+    let lanes = Rules { mode: kernel.splice, min: kernel.splice_min, sockmap: false };
+    let pipes = PipePool::new(kernel.splice_window);
     let site = Rc::new(Site {
         worker: crew.worker,
         config: crew.config,
         upstreams: crew.upstreams,
         counters: crew.counters,
         buffers: BufferPool::default(),
+        pipes,
+        lanes,
         store: crew.store,
         log: crew.log,
         idle_watch: Waker::from(Arc::clone(&idle_watch)),

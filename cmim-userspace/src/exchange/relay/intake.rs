@@ -17,12 +17,20 @@ impl Relay<'_> {
         if self.piece.is_some() {
             return Ok(self.keep(cx));
         }
+        if self.splices() {
+            return self.fill_pipe(cx);
+        }
         if !self.wants_more() {
             self.server_progress = None;
             return Ok(false);
         }
         // Where the server was made to wait, its time begins anew.
         self.server_progress.get_or_insert_with(Instant::now);
+        if let Some(data) = self.unload_pipe()? {
+            self.begin_piece(data);
+            self.keep(cx);
+            return Ok(true);
+        }
         let Some(connection) = &mut self.connection else { return Ok(false) };
         match self.content.next(&mut connection.buffer).map_err(Failure::BadChunk)? {
             Piece::Data(data) => {
@@ -114,14 +122,20 @@ impl Relay<'_> {
         self.held.finish();
     }
 
+    /// Whether the tiers can spare room for what could as well wait in the server.
+    pub(super) fn has_room_ahead(&self) -> bool {
+        let store = &self.site.store;
+        // A server whose reply cannot be whole here has to wait for the client one way or the other.
+        let fits = self.content.left().is_none_or(|left| self.held.len().saturating_add(left) <= self.bounds.hold_size);
+        // Replies that wait for their length need the RAM more.
+        fits && (store.has_file_tiers() || store.memory_used() < store.memory_size() / 2)
+    }
+
     /// Whether the server is read further.
     fn wants_more(&self) -> bool {
         let bound = || {
             let blocked = self.blocked_since.map(|since| since.elapsed());
-            let store = &self.site.store;
-            // Replies that wait for their length need the RAM more than those that could wait in the server.
-            let roomy = store.has_file_tiers() || store.memory_used() < store.memory_size() / 2;
-            pace::read_ahead(self.gate, self.due_since.is_some(), blocked, roomy, &self.bounds)
+            pace::read_ahead(self.gate, self.due_since.is_some(), blocked, self.has_room_ahead(), &self.bounds)
         };
         self.connection.is_some() && self.piece.is_none() && (self.held.is_empty() || self.held.len() < bound())
     }

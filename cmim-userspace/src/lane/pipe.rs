@@ -1,0 +1,115 @@
+//! The pipe lane: splice(2) moves pages from socket to pipe to socket, and userspace never sees their bytes.
+//!
+//! A pipe has bytes in it only while its splice is under way; empty ones wait in the worker's [`PipePool`].
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+use crate::net::Stream;
+
+/// Empty pipes that a worker keeps.
+const KEPT: usize = 64;
+/// A pipe of fewer bytes costs more system calls than copying. The kernel gives no more to a user who has many
+/// (`pipe-user-pages-soft`).
+const LEAST: usize = 64 * 1024;
+
+/// A pipe between two sockets.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    capacity: usize,
+    /// Bytes in it.
+    len: usize,
+}
+
+impl Pipe {
+    fn new(capacity: usize) -> io::Result<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let capacity = fcntl_setpipe_size(&write, capacity)?;
+        Ok(Self { read, write, capacity, len: 0 })
+    }
+
+    /// Bytes that were taken from one socket and not given to the other yet.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Moves up to `most` bytes of what `from` has into the pipe; `Ok(0)`: the peer has ended its side. Pending: there is
+    /// nothing to move, or the pipe is full; the latter ends by [`Self::poll_drain`].
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream, most: u64) -> Poll<io::Result<usize>> {
+        let room = self.capacity.saturating_sub(self.len);
+        let most = usize::try_from(most).map_or(room, |most| most.min(room));
+        if most == 0 {
+            return Poll::Pending;
+        }
+        let polled = from.poll_splice_out(cx, &self.write, most, self.is_empty());
+        if let Poll::Ready(Ok(count)) = polled {
+            self.len += count;
+        }
+        polled
+    }
+
+    /// Moves what the pipe has into `to`, as much as that takes.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<usize>> {
+        let polled = to.poll_splice_in(cx, &self.read, self.len);
+        if let Poll::Ready(Ok(count)) = polled {
+            self.len = self.len.saturating_sub(count);
+        }
+        polled
+    }
+
+    /// Takes up to `most` of its bytes back into memory, for a content that leaves the lane.
+    pub fn unload(&mut self, most: usize) -> io::Result<Bytes> {
+        let mut bytes = Vec::with_capacity(most.min(self.len));
+        let count = rustix::io::read(&self.read, spare_capacity(&mut bytes))?;
+        self.len = self.len.saturating_sub(count);
+        Ok(bytes.into())
+    }
+}
+
+/// The largest pipe that this user may have.
+fn most_of_a_pipe() -> usize {
+    let limit = fs::read_to_string("/proc/sys/fs/pipe-max-size").ok();
+    limit.and_then(|limit| limit.trim().parse().ok()).unwrap_or(LEAST).max(LEAST)
+}
+
+/// Empty pipes of one worker.
+#[derive(Debug)]
+pub struct PipePool {
+    free: RefCell<Vec<Pipe>>,
+    capacity: usize,
+}
+
+impl PipePool {
+    /// Of pipes with room for about `capacity` bytes each.
+    pub fn new(capacity: u64) -> Self {
+        let capacity = usize::try_from(capacity).unwrap_or(usize::MAX).clamp(LEAST, most_of_a_pipe());
+        Self { free: RefCell::default(), capacity }
+    }
+
+    /// An empty pipe; `None`: the kernel gives none of a useful size now.
+    pub fn take(&self) -> Option<Pipe> {
+        let kept = self.free.borrow_mut().pop();
+        kept.or_else(|| Pipe::new(self.capacity).or_else(|_| Pipe::new(LEAST)).ok())
+    }
+
+    /// Keeps an empty pipe for the next splice. One with bytes in it is closed: they are another content's.
+    pub fn give_back(&self, pipe: Pipe) {
+        let mut free = self.free.borrow_mut();
+        if pipe.is_empty() && free.len() < KEPT {
+            free.push(pipe);
+        }
+    }
+}
