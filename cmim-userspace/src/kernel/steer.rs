@@ -148,6 +148,16 @@ impl Steering {
     }
 }
 
+impl Drop for Steering {
+    /// The kernel lets go of a link whose pin was removed some time later; until then it must steer nothing to sockets
+    /// that nobody accepts from.
+    fn drop(&mut self) {
+        if let Err(error) = self.set_destinations(&[]) {
+            tracing::warn!("{}", error.clause());
+        }
+    }
+}
+
 fn attach_here(steer: &mut SkLookup) -> Result<FdLink, ProgramError> {
     let namespace = File::open(OWN_NAMESPACE)?;
     let link = steer.attach(namespace)?;
