@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::close::Ending;
 use super::departure::Departure;
 use super::request::{self, Ended, Parsed};
 use super::running::Running;
 use crate::config::model::Listener;
-use crate::exchange::{Link, Outcome, Site, Timer, Trail};
+use crate::exchange::{Link, Outcome, Site, Trail};
 use crate::h1::{Limits, RequestError, RequestHead, RequestParser, Version, head_has_begun};
 use crate::observe::roll::Doing;
 use crate::stack::{Order, Turn};
@@ -35,7 +35,6 @@ pub(super) struct Connection<'a> {
     departure: Departure,
     /// Ends when the connection breaks; only there while nobody reads from the client.
     presence: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
-    timer: Timer,
 }
 
 /// Whether further heads are read.
@@ -86,7 +85,6 @@ impl<'a> Connection<'a> {
             version: Version::Http11,
             departure: Departure::default(),
             presence: None,
-            timer: Timer::default(),
         }
     }
 
@@ -232,9 +230,8 @@ impl<'a> Connection<'a> {
     fn arrived(&mut self) -> Trail {
         let stacked = self.order.len() + 1;
         self.link.record.request(stacked);
-        let now = Instant::now();
-        let began = self.head_since.take().unwrap_or(now);
-        let mut trail = Trail::new(SystemTime::now() - (now - began), began);
+        let began = self.head_since.take().unwrap_or_else(Instant::now);
+        let mut trail = Trail::new(began);
         trail.stacked = stacked as u32;
         trail
     }
@@ -268,12 +265,15 @@ impl<'a> Connection<'a> {
 
     /// Tells the order which replies have become whole; true: there was one.
     fn note_whole(&mut self) -> bool {
+        if !self.link.has_whole() {
+            return false;
+        }
         let whole = self.link.take_whole();
         for &seq in &whole {
             self.order.whole(seq);
         }
         // Only a barrier waits for that.
-        !whole.is_empty() && !self.waiting.is_empty()
+        !self.waiting.is_empty()
     }
 
     /// A request has run to its end; `Some`: and so has the connection.
@@ -289,7 +289,7 @@ impl<'a> Connection<'a> {
         self.link.set_due(self.order.due());
         self.link.record.stacked(self.order.len());
         if self.order.is_empty() {
-            self.idle_since = Instant::now();
+            self.idle_since = ended.at;
             self.link.record.doing(Doing::Idle);
         }
         None
@@ -314,7 +314,7 @@ impl<'a> Connection<'a> {
             self.departure.suspect(Instant::now());
         }
         let Some((deadline, clock)) = self.next_clock() else { return Poll::Pending };
-        if self.timer.poll_until(cx, deadline).is_pending() {
+        if self.link.poll_timer(cx, deadline).is_pending() {
             return Poll::Pending;
         }
         match clock {

@@ -1,19 +1,22 @@
 //! A finished request's line in the access log, and its last counts.
 
+use std::time::{Instant, SystemTime};
+
 use crate::config::model::Listener;
 use crate::exchange::{Link, Site, Trail};
 use crate::h1::{Known, RequestHead, Version};
 use crate::observe::access_log::Entry;
 
-/// Counts a request that has ended and logs it. `head`: `None` where it could not be parsed.
+/// Counts a request that ended at `at` and logs it. `head`: `None` where it could not be parsed.
 pub(super) fn finished(
     site: &Site,
     link: &Link,
     listener: &Listener,
     head: Option<(&RequestHead, &str)>,
     trail: &Trail,
+    at: Instant,
 ) {
-    let duration = trail.began.elapsed();
+    let duration = at - trail.began;
     site.counters.request_duration.observe(duration);
     if !site.log.enabled() {
         return;
@@ -24,7 +27,7 @@ pub(super) fn finished(
         None => "",
     };
     site.log.log(&Entry {
-        time: trail.time,
+        time: SystemTime::now() - duration,
         listener: &listener.name,
         client: link.peer,
         method: head.map_or(&[], |(head, _)| head.method.as_bytes()),

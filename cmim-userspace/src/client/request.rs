@@ -1,6 +1,7 @@
 //! One request between the connection's loop and its exchange: admitted or refused, run, ended.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::log;
 use super::route::route;
@@ -33,6 +34,7 @@ pub(super) struct Refused {
 pub(super) struct Ended {
     pub(super) seq: Seq,
     pub(super) outcome: Outcome,
+    pub(super) at: Instant,
 }
 
 /// Writes a job's line to the access log when the job ends, also where that is in the middle.
@@ -41,10 +43,13 @@ struct Logged<'a> {
     link: &'a Link,
     listener: &'a Listener,
     job: Box<Job>,
+    /// When it ended; `None`: it is dropped in the middle.
+    ended: Option<Instant>,
 }
 
 impl Drop for Logged<'_> {
     fn drop(&mut self) {
+        let ended = self.ended.unwrap_or_else(Instant::now);
         let Job { head, upstream, trail, progress, .. } = &mut *self.job;
         if trail.status == 0 {
             trail.status = CLIENT_CLOSED_REQUEST;
@@ -52,7 +57,7 @@ impl Drop for Logged<'_> {
         if !progress.has_ended() {
             trail.reason.get_or_insert_with(|| Failure::ClientGone.to_string());
         }
-        log::finished(self.site, self.link, self.listener, Some((head, &upstream.name)), trail);
+        log::finished(self.site, self.link, self.listener, Some((head, &upstream.name)), trail, ended);
     }
 }
 
@@ -114,9 +119,10 @@ pub(super) fn unreadable(
 }
 
 pub(super) async fn run(site: &Site, link: &Link, listener: &Listener, job: Box<Job>) -> Ended {
-    let mut logged = Logged { site, link, listener, job };
+    let mut logged = Logged { site, link, listener, job, ended: None };
     let outcome = exchange::run(site, link, &mut logged.job).await;
-    Ended { seq: logged.job.seq, outcome }
+    let at = *logged.ended.insert(Instant::now());
+    Ended { seq: logged.job.seq, outcome, at }
 }
 
 pub(super) async fn refuse(site: &Site, link: &Link, listener: &Listener, refused: Box<Refused>) -> Ended {
@@ -127,6 +133,7 @@ pub(super) async fn refuse(site: &Site, link: &Link, listener: &Listener, refuse
         progress.to(State::Failed);
     }
     trail.reason = Some(refusal.reason);
-    log::finished(site, link, listener, head.as_deref().map(|head| (head, "")), &trail);
-    Ended { seq: refusal.seq, outcome }
+    let at = Instant::now();
+    log::finished(site, link, listener, head.as_deref().map(|head| (head, "")), &trail, at);
+    Ended { seq: refusal.seq, outcome, at }
 }

@@ -34,6 +34,8 @@ pub(super) struct Answered {
     pub upload: Upload,
     /// Interim replies that were not sent on yet.
     pub early: Bytes,
+    /// When the head was there.
+    pub at: Instant,
 }
 
 /// Sends the request until a server answers it or nothing more may be tried.
@@ -129,7 +131,7 @@ async fn attempt(
         fresh: tried.fresh || !job.upstream.model.shares_connections(),
     };
     let asked = Instant::now();
-    let place = job.upstream.acquire(&ask, &mut job.progress).await.map_err(no_server)?;
+    let place = job.upstream.acquire(&ask, asked, &mut job.progress).await.map_err(no_server)?;
     let server = place.lease.server();
     let _working = link.works(server);
     job.progress.to(State::Dispatched);
@@ -138,10 +140,10 @@ async fn attempt(
     if !working.is_empty() {
         site.counters.stacked_distributed.add(1);
     }
-    let got_place = Instant::now();
+    let got_place = place.since;
     let missed = |failure, reused| Missed { failure, server: Some(server), reused };
     let mut connection = connection(site, link, job, place).await.map_err(|failure| missed(failure, false))?;
-    let connected = Instant::now();
+    let connected = if connection.reused { got_place } else { Instant::now() };
     job.trail.queue_wait = Some(got_place - asked);
     job.trail.connect = (!connection.reused).then(|| connected - got_place);
     job.trail.reused = connection.reused;
@@ -153,13 +155,15 @@ async fn attempt(
     let mut upload = Upload::new(head, gathered, delimit, connected);
     let mut early = BytesMut::new();
     let mut waiting =
-        HeadWait { site, link, job, parser: ReplyParser::new(), began: false, interim: 0, timer: Timer::default() };
+        HeadWait { site, link, job, parser: ReplyParser::new(), began: false, interim: 0, timer: link.take_timer() };
     let head = poll_fn(|cx| waiting.poll(cx, &mut connection, &mut upload, gathered, &mut early)).await;
+    link.keep_timer(waiting.timer);
     job.trail.bytes_in = upload.content_bytes;
     match head {
         Ok(head) => {
-            job.trail.first_byte = Some(connected.elapsed());
-            Ok(Answered { connection, head, upload, early: early.freeze() })
+            let at = Instant::now();
+            job.trail.first_byte = Some(at - connected);
+            Ok(Answered { connection, head, upload, early: early.freeze(), at })
         }
         Err(failure) => {
             let reused = connection.reused;
@@ -174,7 +178,7 @@ async fn attempt(
 
 /// A connection for a place: the idle one that came with it if it is still good, else a new one.
 async fn connection(site: &Site, link: &Link, job: &Job, place: Place) -> Result<ServerConnection, Failure> {
-    let Place { lease, idle } = place;
+    let Place { lease, idle, .. } = place;
     if let Some(idle) = idle {
         let socket = if idle.worker == site.worker { Ok(idle.connection) } else { idle.connection.moved_here() };
         // A request that cannot be sent twice is worth a system call that sees a close of this very moment.

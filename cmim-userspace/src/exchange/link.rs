@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
@@ -13,6 +14,7 @@ use super::content::{Content, Piece};
 use super::failure::{ContentFault, Failure};
 use super::progress::Progress;
 use super::site::Site;
+use super::timer::Timer;
 use super::trail::Trail;
 use super::upstream::SharedUpstream;
 use crate::buffer::ReadSize;
@@ -69,6 +71,8 @@ pub struct Link {
     /// Requests that the operator wants stopped.
     stopped: RefCell<Vec<Seq>>,
     working: RefCell<Vec<ServerId>>,
+    /// The connection's own, while no exchange has it.
+    timer: RefCell<Timer>,
     pub record: Arc<Record>,
 }
 
@@ -99,6 +103,7 @@ impl Link {
             last: Cell::new(Seq(0)),
             stopped: RefCell::default(),
             working: RefCell::default(),
+            timer: RefCell::default(),
             record,
         }
     }
@@ -161,6 +166,26 @@ impl Link {
 
     pub fn is_stopped(&self, seq: Seq) -> bool {
         self.stopped.borrow().contains(&seq)
+    }
+
+    /// Ready once `deadline`, which is the connection's own, has passed.
+    pub fn poll_timer(&self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        self.timer.borrow_mut().poll_until(cx, deadline)
+    }
+
+    /// A timer for one exchange: the connection's, which has no use for it meanwhile, where no other exchange has it.
+    pub fn take_timer(&self) -> Timer {
+        self.timer.take()
+    }
+
+    /// Takes an exchange's timer back, for the connection and the next exchange.
+    pub fn keep_timer(&self, timer: Timer) {
+        self.timer.replace(timer);
+    }
+
+    /// Whether a reply has become whole since the last [`Self::take_whole`].
+    pub fn has_whole(&self) -> bool {
+        !self.whole.borrow().is_empty()
     }
 
     /// A reply is in the device to its last byte.

@@ -94,9 +94,10 @@ impl<'a> Relay<'a> {
         answered: Answered,
         plan: Plan,
     ) -> Self {
-        let Answered { connection, head, upload, early } = answered;
-        let now = Instant::now();
+        let Answered { connection, head, upload, early, at: now } = answered;
         job.progress.to(State::Replying);
+        let due_since = link.is_due(job.seq).then_some(now);
+        job.trail.turn_wait = due_since.filter(|_| job.trail.stacked > 1).map(|_| Duration::ZERO);
         let upstream = &job.upstream.model;
         let content = Content::of_reply(head.content);
         let lane = match content.left() {
@@ -131,11 +132,11 @@ impl<'a> Relay<'a> {
             trailers: None,
             sent: 0,
             began: now,
-            due_since: None,
+            due_since,
             blocked_since: None,
             server_progress: Some(now),
             client_progress: now,
-            timer: Timer::default(),
+            timer: link.take_timer(),
             spare: BytesMut::new(),
             job,
         };
@@ -153,7 +154,8 @@ impl<'a> Relay<'a> {
         self.job.trail.bytes_out = self.content_bytes;
         self.put_pipe_back();
         let (sent, persist) = (self.sent, self.persist && self.upload.is_complete());
-        let Self { site, mut spare, held, front, carrying, .. } = self;
+        let Self { site, link, mut spare, held, front, carrying, timer, .. } = self;
+        link.keep_timer(timer);
         carrying.end(self.content_bytes);
         // Their bytes lie in the read buffer, which is whole again without them.
         drop((held, front));
@@ -193,7 +195,7 @@ impl<'a> Relay<'a> {
         }
         let now = Instant::now();
         self.due_since = Some(now);
-        self.job.trail.turn_wait = (self.job.trail.stacked > 1).then(|| now - self.began);
+        self.job.trail.turn_wait = Some(now - self.began);
         true
     }
 

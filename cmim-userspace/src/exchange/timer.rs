@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::time::Sleep;
 
 /// Wakes its task at a deadline. Moving the deadline later costs nothing: the timer that is set already fires early,
-/// finds that out and is set again.
+/// finds that out and is set again. So one timer serves a connection's requests one after the other.
 #[derive(Debug, Default)]
 pub struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,

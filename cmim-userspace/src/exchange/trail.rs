@@ -1,7 +1,7 @@
 //! What is noted of a request on its way, for the access log and the counters.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// How a reply left the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,6 @@ impl Handling {
 /// One request's notes.
 #[derive(Debug)]
 pub struct Trail {
-    pub time: SystemTime,
     pub began: Instant,
     pub status: u16,
     pub bytes_in: u64,
@@ -55,9 +54,8 @@ pub struct Trail {
 }
 
 impl Trail {
-    pub fn new(time: SystemTime, began: Instant) -> Self {
+    pub fn new(began: Instant) -> Self {
         Self {
-            time,
             began,
             status: 0,
             bytes_in: 0,

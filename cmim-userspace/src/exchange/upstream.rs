@@ -31,6 +31,8 @@ pub struct SharedUpstream {
 pub struct Place {
     pub lease: Lease,
     pub idle: Option<Idle<ServerSocket>>,
+    /// When it was got.
+    pub since: Instant,
 }
 
 impl SharedUpstream {
@@ -44,7 +46,12 @@ impl SharedUpstream {
     }
 
     /// A place at a server, waiting in the queue for it where all are busy.
-    pub async fn acquire(self: &Arc<Self>, ask: &Ask<'_>, progress: &mut Progress) -> Result<Place, Failure> {
+    pub async fn acquire(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        now: Instant,
+        progress: &mut Progress,
+    ) -> Result<Place, Failure> {
         let mut queued = None;
         let waiter = || {
             let (sender, receiver) = oneshot::channel();
@@ -52,9 +59,9 @@ impl SharedUpstream {
             sender
         };
         // The guard must not live into the match's arms, where the queue is waited for.
-        let acquired = self.state.lock().acquire(ask, Instant::now(), waiter);
+        let acquired = self.state.lock().acquire(ask, now, waiter);
         match acquired {
-            Acquired::Granted(grant) => Ok(self.place(grant)),
+            Acquired::Granted(grant) => Ok(self.place(grant, now)),
             Acquired::QueueFull => Err(Failure::QueueFull),
             Acquired::Queued(ticket) => {
                 let receiver = queued.ok_or(Failure::QueueFull)?;
@@ -121,14 +128,14 @@ impl SharedUpstream {
         }
     }
 
-    fn place(self: &Arc<Self>, grant: Grant<ServerSocket>) -> Place {
-        Place { lease: Lease { upstream: Some(Arc::clone(self)), server: grant.server }, idle: grant.idle }
+    fn place(self: &Arc<Self>, grant: Grant<ServerSocket>, since: Instant) -> Place {
+        Place { lease: Lease { upstream: Some(Arc::clone(self)), server: grant.server }, idle: grant.idle, since }
     }
 
-    fn release(self: &Arc<Self>, server: ServerId, ending: Ending<ServerSocket>) {
+    fn release(self: &Arc<Self>, server: ServerId, ending: Ending<ServerSocket>, now: Instant) {
         let (surplus, waiting) = {
             let mut state = self.state.lock();
-            let surplus = state.release(server, ending, Instant::now());
+            let surplus = state.release(server, ending, now);
             (surplus, state.queued() > 0)
         };
         // Closed outside the lock: closing is a system call.
@@ -141,10 +148,11 @@ impl SharedUpstream {
     /// Hands free places to those who wait.
     fn serve_queue(self: &Arc<Self>) {
         loop {
-            let next = self.state.lock().next_waiting(Instant::now());
+            let now = Instant::now();
+            let next = self.state.lock().next_waiting(now);
             let Some((waiter, grant)) = next else { return };
             // A waiter that has just given up hands its place back, which serves the queue again; hence outside the lock.
-            drop(waiter.send(self.place(grant)));
+            drop(waiter.send(self.place(grant, now)));
         }
     }
 }
@@ -190,7 +198,8 @@ impl Lease {
             self.end(Ending::Answered);
             return;
         }
-        self.end(Ending::Reusable(Idle { connection: socket, worker: site.worker, since: Instant::now() }));
+        let now = Instant::now();
+        self.end_at(Ending::Reusable(Idle { connection: socket, worker: site.worker, since: now }), now);
     }
 
     /// The server answered, and its connection ends.
@@ -204,8 +213,14 @@ impl Lease {
     }
 
     fn end(&mut self, ending: Ending<ServerSocket>) {
+        if self.upstream.is_some() {
+            self.end_at(ending, Instant::now());
+        }
+    }
+
+    fn end_at(&mut self, ending: Ending<ServerSocket>, now: Instant) {
         if let Some(upstream) = self.upstream.take() {
-            upstream.release(self.server, ending);
+            upstream.release(self.server, ending, now);
         }
     }
 }

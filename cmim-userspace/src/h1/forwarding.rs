@@ -1,11 +1,10 @@
 //! The fields that say on whose behalf a request is forwarded: Via, X-Forwarded-* and Forwarded (RFC 7239).
 
-use std::fmt::Write;
+use std::io::Write as _;
 use std::net::IpAddr;
 
 use bytes::{BufMut, BytesMut};
 
-use super::digits::put_decimal;
 use super::fields::Fields;
 use super::known::Known;
 use super::octet::is_token;
@@ -31,10 +30,11 @@ impl Forwarding<'_> {
     /// Writes the fields; `authority` is the client's own Host and may be empty.
     pub(super) fn put(&self, fields: &Fields, authority: &[u8], out: &mut BytesMut) {
         let client = self.client.to_canonical();
+        let text = AddressText::of(client);
         out.put_slice(VIA);
         out.put_slice(b"X-Forwarded-For: ");
         self.put_earlier(fields, Known::XForwardedFor, out);
-        put_address(client, out);
+        out.put_slice(text.as_bytes());
         if !self.keeps(fields, Known::XForwardedProto) {
             out.put_slice(b"\r\nX-Forwarded-Proto: ");
             out.put_slice(self.proto.as_bytes());
@@ -45,7 +45,7 @@ impl Forwarding<'_> {
         }
         out.put_slice(b"\r\nForwarded: ");
         self.put_earlier(fields, Known::Forwarded, out);
-        self.put_element(client, authority, out);
+        self.put_element(client.is_ipv6(), text.as_bytes(), authority, out);
         out.put_slice(b"\r\n");
     }
 
@@ -66,17 +66,14 @@ impl Forwarding<'_> {
     }
 
     /// This hop's element of Forwarded (RFC 7239 4).
-    fn put_element(&self, client: IpAddr, authority: &[u8], out: &mut BytesMut) {
-        match client {
-            IpAddr::V4(_) => {
-                out.put_slice(b"for=");
-                put_address(client, out);
-            }
-            IpAddr::V6(_) => {
-                out.put_slice(b"for=\"[");
-                put_address(client, out);
-                out.put_slice(b"]\"");
-            }
+    fn put_element(&self, is_ipv6: bool, client: &[u8], authority: &[u8], out: &mut BytesMut) {
+        if is_ipv6 {
+            out.put_slice(b"for=\"[");
+            out.put_slice(client);
+            out.put_slice(b"]\"");
+        } else {
+            out.put_slice(b"for=");
+            out.put_slice(client);
         }
         if is_token(authority) {
             out.put_slice(b";host=");
@@ -92,19 +89,55 @@ impl Forwarding<'_> {
     }
 }
 
-fn put_address(address: IpAddr, out: &mut BytesMut) {
-    match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            put_decimal(a.into(), out);
-            for octet in [b, c, d] {
-                out.put_u8(b'.');
-                put_decimal(octet.into(), out);
+/// An address as text, on the stack: it goes into two fields of each request.
+struct AddressText {
+    text: [u8; Self::LONGEST],
+    len: usize,
+}
+
+impl AddressText {
+    /// Of an IPv6 address with an IPv4 address at its end.
+    const LONGEST: usize = 45;
+
+    fn of(address: IpAddr) -> Self {
+        let mut text = Self { text: [0; Self::LONGEST], len: 0 };
+        match address {
+            // By hand, because the standard formatter costs more than the rest of the fields.
+            IpAddr::V4(address) => text.put_v4(address.octets()),
+            IpAddr::V6(address) => {
+                let mut rest = text.text.as_mut_slice();
+                // It has room for the longest.
+                let _ = write!(rest, "{address}");
+                text.len = Self::LONGEST - rest.len();
             }
         }
-        IpAddr::V6(address) => {
-            // Writing into a growing buffer cannot fail.
-            let _ = write!(out, "{address}");
+        text
+    }
+
+    fn put_v4(&mut self, octets: [u8; 4]) {
+        for (index, octet) in octets.into_iter().enumerate() {
+            if index > 0 {
+                self.put(b'.');
+            }
+            if octet >= 100 {
+                self.put(b'0' + octet / 100);
+            }
+            if octet >= 10 {
+                self.put(b'0' + octet / 10 % 10);
+            }
+            self.put(b'0' + octet % 10);
         }
+    }
+
+    #[inline]
+    fn put(&mut self, octet: u8) {
+        if let Some(place) = self.text.get_mut(self.len) {
+            *place = octet;
+            self.len += 1;
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.text.get(..self.len).unwrap_or_default()
     }
 }

@@ -83,7 +83,7 @@ impl Known {
             (17, _) => (Self::XForwardedProto, b"x-forwarded-proto"),
             _ => return None,
         };
-        name.eq_ignore_ascii_case(spelling).then_some(known)
+        is_spelt(name, spelling).then_some(known)
     }
 
     fn lookalike(name: &[u8]) -> Self {
@@ -151,5 +151,41 @@ impl Known {
     #[inline]
     pub(super) fn bit(self) -> u32 {
         1 << self as u8
+    }
+}
+
+/// Whether `name` is `spelling`, which is in lower case and as long; case does not matter. Eight octets at a time: each
+/// field of each head comes by here.
+#[inline]
+fn is_spelt(name: &[u8], spelling: &[u8]) -> bool {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    let (names, name_rest) = name.as_chunks::<8>();
+    let (words, word_rest) = spelling.as_chunks::<8>();
+    // This bit makes letters lower case and leaves hyphens; of the octets that may stand in a name it makes nothing else
+    // look like either.
+    let words_fit =
+        names.iter().zip(words).all(|(name, word)| u64::from_le_bytes(*name) | LOWER == u64::from_le_bytes(*word));
+    words_fit && name_rest.eq_ignore_ascii_case(word_rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::octet::is_token_octet;
+    use super::*;
+
+    const GUARDED: &[u8] = b"transfer-encoding";
+
+    #[test]
+    fn a_name_is_known_in_any_case_and_only_if_every_octet_fits() {
+        assert_eq!(Known::of(b"Transfer-Encoding"), Known::TransferEncoding);
+        assert_eq!(Known::of(b"tRANSFER-eNCODING"), Known::TransferEncoding);
+        for at in 0..GUARDED.len() {
+            for octet in (0..=u8::MAX).filter(|&octet| is_token_octet(octet)) {
+                let mut name = GUARDED.to_vec();
+                name[at] = octet;
+                let fits = octet.eq_ignore_ascii_case(&GUARDED[at]);
+                assert_eq!(Known::of(&name) == Known::TransferEncoding, fits, "{}", String::from_utf8_lossy(&name));
+            }
+        }
     }
 }
