@@ -37,7 +37,7 @@ pub(super) fn finished(
         bytes_in: trail.bytes_in,
         bytes_out: trail.bytes_out,
         upstream: head.map_or("", |(_, upstream)| upstream),
-        server: trail.server.as_deref(),
+        server: trail.server.as_ref().map(|server| &*server.name),
         duration,
         queue_wait: trail.queue_wait,
         connect: trail.connect,

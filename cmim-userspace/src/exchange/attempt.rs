@@ -16,12 +16,12 @@ use super::server::{ServerConnection, ServerSocket};
 use super::site::Site;
 use super::timer::Timer;
 use super::upload::{Gathered, Upload};
-use super::upstream::Place;
+use super::upstream::{Lease, Place};
 use crate::config::model::{Balance, HashOn, RequestBuffering, SendProxyProtocol};
 use crate::h1::{Forwarding, Known, Limits, ReplyHead, ReplyParser, Version, encode};
 use crate::job::State;
 use crate::net::{self, proxy_protocol};
-use crate::upstream::{Ask, ServerId};
+use crate::upstream::{Ask, Idle, ServerId};
 
 /// Interim replies that one request may get; a server that sends more is not going to answer.
 const MOST_INTERIM: u32 = 100;
@@ -135,14 +135,14 @@ async fn attempt(
     let server = place.lease.server();
     let _working = link.works(server);
     job.progress.to(State::Dispatched);
-    job.progress.goes_to(job.upstream.server_name(server));
-    job.trail.server = Some(Arc::clone(job.upstream.server_name(server)));
+    let Place { lease, endpoint, idle, since: got_place } = place;
+    job.progress.goes_to(&endpoint.name);
+    job.trail.server = Some(endpoint);
     if !working.is_empty() {
         site.counters.stacked_distributed.add(1);
     }
-    let got_place = place.since;
     let missed = |failure, reused| Missed { failure, server: Some(server), reused };
-    let mut connection = connection(site, link, job, place).await.map_err(|failure| missed(failure, false))?;
+    let mut connection = connection(site, link, job, lease, idle).await.map_err(|failure| missed(failure, false))?;
     let connected = if connection.reused { got_place } else { Instant::now() };
     job.trail.queue_wait = Some(got_place - asked);
     job.trail.connect = (!connection.reused).then(|| connected - got_place);
@@ -177,8 +177,13 @@ async fn attempt(
 }
 
 /// A connection for a place: the idle one that came with it if it is still good, else a new one.
-async fn connection(site: &Site, link: &Link, job: &Job, place: Place) -> Result<ServerConnection, Failure> {
-    let Place { lease, idle, .. } = place;
+async fn connection(
+    site: &Site,
+    link: &Link,
+    job: &Job,
+    lease: Lease,
+    idle: Option<Idle<ServerSocket>>,
+) -> Result<ServerConnection, Failure> {
     if let Some(idle) = idle {
         let socket = if idle.worker == site.worker { Ok(idle.connection) } else { idle.connection.moved_here() };
         // A request that cannot be sent twice is worth a system call that sees a close of this very moment.
@@ -189,8 +194,8 @@ async fn connection(site: &Site, link: &Link, job: &Job, place: Place) -> Result
             return Ok(ServerConnection::new(socket, lease, true));
         }
     }
-    let address = job.upstream.server_address(lease.server());
-    match net::connect(address, site.config.timeouts.server_connect).await {
+    let endpoint = job.upstream.endpoint(lease.server());
+    match net::connect(&endpoint.address, site.config.timeouts.server_connect).await {
         Ok(stream) => {
             let socket = ServerSocket::new(stream, Arc::clone(&site.counters));
             let connection = ServerConnection::new(socket, lease, false);

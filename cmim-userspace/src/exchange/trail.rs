@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::upstream::Endpoint;
+
 /// How a reply left the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handling {
@@ -38,7 +40,7 @@ pub struct Trail {
     pub status: u16,
     pub bytes_in: u64,
     pub bytes_out: u64,
-    pub server: Option<Arc<str>>,
+    pub server: Option<Arc<Endpoint>>,
     pub queue_wait: Option<Duration>,
     pub connect: Option<Duration>,
     pub first_byte: Option<Duration>,

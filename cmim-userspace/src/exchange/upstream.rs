@@ -12,24 +12,24 @@ use super::server::ServerSocket;
 use super::site::Site;
 use crate::config::model;
 use crate::job::{State, Ticket};
-use crate::upstream::{Acquired, Ask, Ending, Grant, Idle, Server, ServerId, Settings, Upstream};
+use crate::upstream::{Acquired, Ask, Ending, Endpoint, Grant, Idle, Server, ServerId, Settings, Upstream};
 
 type Servers = Upstream<ServerSocket, oneshot::Sender<Place>>;
 
-/// One upstream. The lock is held for single steps of the pure state only, never across a wait or a system call.
+/// One upstream as one configuration has it. Its state goes on from one configuration to the next, in which the upstream
+/// has the same name. The lock is held for single steps of the pure state only, never across a wait or a system call.
 #[derive(Debug)]
 pub struct SharedUpstream {
     pub model: model::Upstream,
     pub name: Arc<str>,
-    /// The servers' addresses as text, for the logs.
-    names: Vec<Arc<str>>,
-    state: Mutex<Servers>,
+    state: Arc<Mutex<Servers>>,
 }
 
 /// A place at a server, with an idle connection to it where there was one.
 #[derive(Debug)]
 pub struct Place {
     pub lease: Lease,
+    pub endpoint: Arc<Endpoint>,
     pub idle: Option<Idle<ServerSocket>>,
     /// When it was got.
     pub since: Instant,
@@ -37,12 +37,29 @@ pub struct Place {
 
 impl SharedUpstream {
     pub fn new(settings: &Settings<'_>) -> Arc<Self> {
-        Arc::new(Self {
-            model: settings.upstream.clone(),
-            name: Arc::from(settings.upstream.name.as_str()),
-            names: settings.upstream.servers.iter().map(|server| server.address.to_string().into()).collect(),
-            state: Mutex::new(Upstream::new(settings)),
-        })
+        Self::of(settings, Arc::new(Mutex::new(Upstream::new(settings))))
+    }
+
+    /// The same upstream as a newer configuration has it. Requests that came by the older one share its servers.
+    pub fn reconfigured(&self, settings: &Settings<'_>) -> Arc<Self> {
+        let closed = self.state.lock().reconfigure(settings);
+        // Closed outside the lock: closing is a system call.
+        drop(closed);
+        let new = Self::of(settings, Arc::clone(&self.state));
+        // A server was added, or may take more.
+        new.serve_queue();
+        new
+    }
+
+    /// No configuration has the upstream any more: the requests that it has are served, and nothing is pooled.
+    pub fn retire(&self) {
+        let closed = self.state.lock().retire();
+        drop(closed);
+    }
+
+    fn of(settings: &Settings<'_>, state: Arc<Mutex<Servers>>) -> Arc<Self> {
+        let model = settings.upstream.clone();
+        Arc::new(Self { name: Arc::from(model.name.as_str()), model, state })
     }
 
     /// A place at a server, waiting in the queue for it where all are busy.
@@ -76,12 +93,9 @@ impl SharedUpstream {
         self.state.lock().spend_retry()
     }
 
-    pub fn server_name(&self, id: ServerId) -> &Arc<str> {
-        &self.names[id.0]
-    }
-
-    pub fn server_address(&self, id: ServerId) -> &model::ServerAddress {
-        &self.model.servers[id.0].address
+    /// Where the server of a lease is.
+    pub fn endpoint(&self, id: ServerId) -> Arc<Endpoint> {
+        Arc::clone(&self.state.lock().server(id).endpoint)
     }
 
     /// Closes this upstream's idle connections that are too old, and those of this worker that ended.
@@ -93,7 +107,7 @@ impl SharedUpstream {
 
     /// Shows each server to `see`, in order, at one instant.
     pub fn each_server(&self, see: impl FnMut(&Server<ServerSocket>)) {
-        self.state.lock().servers().iter().for_each(see);
+        self.state.lock().servers().iter().filter(|server| !server.is_gone()).for_each(see);
     }
 
     /// The queue at this instant: how many wait, since when the first of them, and how many were refused.
@@ -104,17 +118,19 @@ impl SharedUpstream {
 
     /// Takes the server with this address out of the balance, or puts it back. False: there is none.
     pub fn set_draining(self: &Arc<Self>, address: &str, draining: bool) -> bool {
-        let Some(id) = self.names.iter().position(|name| **name == *address).map(ServerId) else { return false };
-        let idle = self.state.lock().set_draining(id, draining);
-        // Closed outside the lock: closing is a system call.
+        // The guard ends with this line: closing is a system call, and the queue takes the lock itself.
+        let idle = self.state.lock().set_draining(address, draining);
+        if idle.is_none() {
+            return false;
+        }
         drop(idle);
         self.serve_queue();
         true
     }
 
     /// What an active probe of a server found.
-    pub fn probed(self: &Arc<Self>, id: ServerId, well: bool) {
-        self.state.lock().probed(id, well, Instant::now());
+    pub fn probed(self: &Arc<Self>, endpoint: &Endpoint, well: bool) {
+        self.state.lock().probed(endpoint, well, Instant::now());
         self.serve_queue();
     }
 
@@ -129,7 +145,8 @@ impl SharedUpstream {
     }
 
     fn place(self: &Arc<Self>, grant: Grant<ServerSocket>, since: Instant) -> Place {
-        Place { lease: Lease { upstream: Some(Arc::clone(self)), server: grant.server }, idle: grant.idle, since }
+        let Grant { server, endpoint, idle } = grant;
+        Place { lease: Lease { upstream: Some(Arc::clone(self)), server }, endpoint, idle, since }
     }
 
     fn release(self: &Arc<Self>, server: ServerId, ending: Ending<ServerSocket>, now: Instant) {

@@ -26,6 +26,11 @@ impl<T> FairQueue<T> {
         Self { waiting: HashMap::new(), turns: VecDeque::new(), len: 0, limit, next_number: 0 }
     }
 
+    /// Those that wait already stay, also above the new limit.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }

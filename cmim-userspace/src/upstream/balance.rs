@@ -24,6 +24,16 @@ impl Chooser {
         Self { rule, cursor: 0, gained: Vec::new(), random: seed | 1, hashed: Hashed::default() }
     }
 
+    pub(super) fn rule(&self) -> Balance {
+        self.rule
+    }
+
+    /// Another server may have the place of one that left: nothing that was remembered by place is true any more.
+    pub(super) fn forget_places(&mut self) {
+        self.gained.clear();
+        self.hashed = Hashed::default();
+    }
+
     /// Picks one of `candidates`, or `None` where there is none. `takes_part` names the servers among which this
     /// upstream's work is shared now; the candidates are those of them that may take this very request. `working` says
     /// how many requests of the same stack a server already has: fewer comes first, so that a stack spreads over the
@@ -93,8 +103,8 @@ impl Chooser {
 /// The hash rule's table, kept from one pick to the next.
 #[derive(Debug, Clone, Default)]
 struct Hashed {
-    /// What the table was made of: each server's weight and whether it takes part. A server's address never changes, so
-    /// that nothing else can make another table.
+    /// What the table was made of: each server's weight and whether it takes part. Which server has which place changes
+    /// with the configuration only, and then [`Chooser::forget_places`] is told.
     made_of: Vec<(u32, bool)>,
     /// `None` before the first pick.
     table: Option<Maglev>,
@@ -125,10 +135,13 @@ impl Hashed {
 fn table_of<C>(servers: &[Server<C>], takes_part: impl Fn(&Server<C>) -> bool) -> Maglev {
     let members = servers.iter().enumerate().filter(|(_, server)| takes_part(server)).map(|(at, server)| Member {
         id: ServerId(at),
-        key: server_key(&server.address),
+        key: server_key(&server.endpoint.address),
         weight: server.weight,
     });
-    Maglev::new(members.collect(), table_size(servers.iter().map(|server| server.weight)))
+    Maglev::new(
+        members.collect(),
+        table_size(servers.iter().filter(|server| !server.leaving).map(|server| server.weight)),
+    )
 }
 
 #[cfg(test)]
@@ -137,13 +150,13 @@ mod tests {
 
     use super::*;
     use crate::config::model::ServerAddress;
-    use crate::upstream::Pool;
     use crate::upstream::health::Health;
+    use crate::upstream::{Endpoint, Pool};
 
     fn servers(count: u16) -> Vec<Server<()>> {
         (0..count)
             .map(|at| Server {
-                address: ServerAddress::Tcp(([127, 0, 0, 1], 9000 + at).into()),
+                endpoint: Endpoint::new(&ServerAddress::Tcp(([127, 0, 0, 1], 9000 + at).into())),
                 weight: 1,
                 max_requests: None,
                 backup: false,
@@ -153,6 +166,7 @@ mod tests {
                 pool: Pool::new(1, Duration::from_secs(1)),
                 health: Health::new(1, 1),
                 draining: false,
+                leaving: false,
             })
             .collect()
     }

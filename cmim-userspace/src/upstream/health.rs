@@ -53,6 +53,11 @@ impl Health {
         }
     }
 
+    /// Takes other bounds over; what was counted so far counts on.
+    pub(super) fn set_bounds(&mut self, fall: u32, rise: u32) {
+        (self.fall, self.rise) = (fall.max(1), rise.max(1));
+    }
+
     pub(super) fn state(&self) -> HealthState {
         self.state
     }

@@ -5,6 +5,7 @@
 //! and hands out but never looks into; it knows no socket, no clock and no runtime. [`crate::exchange`] drives it.
 
 mod balance;
+mod change;
 mod health;
 mod maglev;
 mod pool;
@@ -15,5 +16,5 @@ mod set;
 pub use health::HealthState;
 pub use pool::{Idle, Pool};
 pub use retry::RetryBudget;
-pub use server::{Server, ServerId};
+pub use server::{Endpoint, Server, ServerId};
 pub use set::{Acquired, Ask, Ending, Grant, Settings, Upstream};

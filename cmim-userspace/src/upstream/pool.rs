@@ -64,6 +64,13 @@ impl<C> Pool<C> {
             .collect()
     }
 
+    /// Takes other bounds over; what comes back are the oldest that are too many now.
+    pub fn set_bounds(&mut self, most: usize, keep: Duration) -> Vec<Idle<C>> {
+        (self.most, self.keep) = (most, keep);
+        let surplus = self.idle.len().saturating_sub(most);
+        self.idle.drain(..surplus).collect()
+    }
+
     /// Empties the pool: the server is leaving.
     pub fn drain(&mut self) -> Vec<Idle<C>> {
         std::mem::take(&mut self.idle)

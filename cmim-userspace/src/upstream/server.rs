@@ -1,18 +1,34 @@
 //! One server of an upstream: its place, its load, its pool and its health.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::health::{Health, HealthState};
 use super::pool::Pool;
 use crate::config::model::ServerAddress;
 
-/// A server's place in its upstream; never reused within a run, so that a late release cannot meet another server.
+/// A server's place in its upstream. One that has left keeps its place until its last request has ended, so that a late
+/// release cannot meet another server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(pub usize);
 
+/// Where a server is, shared by all that have to do with it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: ServerAddress,
+    /// The address as the logs and listings have it.
+    pub name: Arc<str>,
+}
+
+impl Endpoint {
+    pub fn new(address: &ServerAddress) -> Arc<Self> {
+        Arc::new(Self { address: address.clone(), name: address.to_string().into() })
+    }
+}
+
 #[derive(Debug)]
 pub struct Server<C> {
-    pub address: ServerAddress,
+    pub endpoint: Arc<Endpoint>,
     pub weight: u32,
     pub max_requests: Option<usize>,
     pub backup: bool,
@@ -22,6 +38,8 @@ pub struct Server<C> {
     pub pool: Pool<C>,
     pub(super) health: Health,
     pub(super) draining: bool,
+    /// The configuration has it no more; it is draining as well, and gone with its last request.
+    pub(super) leaving: bool,
 }
 
 impl<C> Server<C> {
@@ -37,6 +55,11 @@ impl<C> Server<C> {
             (false, HealthState::Down { .. }) => "down",
             (false, HealthState::Probing) => "probing",
         }
+    }
+
+    /// It has left, and its place is free.
+    pub fn is_gone(&self) -> bool {
+        self.leaving && self.in_flight == 0
     }
 
     pub(super) fn has_room(&self) -> bool {

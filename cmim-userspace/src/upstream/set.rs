@@ -1,12 +1,14 @@
 //! An upstream: its servers, its queue, and the decision what a request gets.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::balance::Chooser;
-use super::health::{DEFAULT_FALL, DEFAULT_RISE, Health, HealthState};
-use super::pool::{Idle, Pool};
+use super::change;
+use super::health::HealthState;
+use super::pool::Idle;
 use super::retry::RetryBudget;
-use super::server::{Server, ServerId};
+use super::server::{Endpoint, Server, ServerId};
 use crate::config::model;
 use crate::job::{FairQueue, Ticket};
 
@@ -41,6 +43,7 @@ pub struct Ask<'a> {
 #[derive(Debug)]
 pub struct Grant<C> {
     pub server: ServerId,
+    pub endpoint: Arc<Endpoint>,
     pub idle: Option<Idle<C>>,
 }
 
@@ -70,16 +73,16 @@ pub enum Ending<C> {
 /// The servers of one upstream. `C`: an idle connection. `W`: what wakes a queued request.
 #[derive(Debug)]
 pub struct Upstream<C, W> {
-    servers: Vec<Server<C>>,
-    chooser: Chooser,
-    queue: FairQueue<Waiter<W>>,
+    pub(super) servers: Vec<Server<C>>,
+    pub(super) chooser: Chooser,
+    pub(super) queue: FairQueue<Waiter<W>>,
     retries: RetryBudget,
     /// Requests refused because the queue was full.
     pub refused_total: u64,
 }
 
 #[derive(Debug)]
-struct Waiter<W> {
+pub(super) struct Waiter<W> {
     wake: W,
     since: Instant,
     worker: usize,
@@ -90,24 +93,7 @@ struct Waiter<W> {
 impl<C, W> Upstream<C, W> {
     pub fn new(settings: &Settings<'_>) -> Self {
         let upstream = settings.upstream;
-        let (fall, rise) =
-            upstream.health.as_ref().map_or((DEFAULT_FALL, DEFAULT_RISE), |health| (health.fall, health.rise));
-        let servers = upstream
-            .servers
-            .iter()
-            .map(|server| Server {
-                address: server.address.clone(),
-                weight: server.weight,
-                max_requests: server.max_requests,
-                backup: server.backup,
-                in_flight: 0,
-                requests_total: 0,
-                failures_total: 0,
-                pool: Pool::new(upstream.max_idle, settings.server_keep_alive),
-                health: Health::new(fall, rise),
-                draining: false,
-            })
-            .collect();
+        let servers = upstream.servers.iter().map(|server| change::newcomer(server, settings)).collect();
         Self {
             servers,
             chooser: Chooser::new(upstream.balance, settings.seed),
@@ -215,17 +201,10 @@ impl<C, W> Upstream<C, W> {
         self.servers.iter_mut().flat_map(|server| server.pool.sweep(worker, now, &mut is_dead)).collect()
     }
 
-    /// Takes a server out of the balance, or puts it back. Its present requests go on; what comes back are its idle
-    /// connections, to be closed.
-    pub fn set_draining(&mut self, id: ServerId, draining: bool) -> Vec<Idle<C>> {
-        let server = &mut self.servers[id.0];
-        server.draining = draining;
-        if draining { server.pool.drain() } else { Vec::new() }
-    }
-
-    /// An active probe of a server ended.
-    pub fn probed(&mut self, id: ServerId, well: bool, now: Instant) {
-        let health = &mut self.servers[id.0].health;
+    /// An active probe of a server ended; one that has left meanwhile is nobody's.
+    pub fn probed(&mut self, endpoint: &Endpoint, well: bool, now: Instant) {
+        let present = |server: &&mut Server<C>| !server.leaving && *server.endpoint == *endpoint;
+        let Some(Server { health, .. }) = self.servers.iter_mut().find(present) else { return };
         match (well, health.state()) {
             (true, _) => health.succeeded(now),
             (false, _) => {
@@ -243,7 +222,7 @@ impl<C, W> Upstream<C, W> {
         server.in_flight += 1;
         server.requests_total += 1;
         let idle = if ask.fresh { None } else { server.pool.take(ask.worker) };
-        Some(Grant { server: id, idle })
+        Some(Grant { server: id, endpoint: Arc::clone(&server.endpoint), idle })
     }
 
     /// In order of preference: a server whose pause after a failure is over (one request finds out), servers that are
@@ -294,7 +273,7 @@ impl<C, W> Upstream<C, W> {
             Circle::Primaries
         } else if takes(true) {
             Circle::Backups
-        } else if self.servers.iter().any(|server| server.health() == HealthState::Probing) {
+        } else if self.servers.iter().any(|server| !server.leaving && server.health() == HealthState::Probing) {
             Circle::Nobody
         } else {
             Circle::OneProbe
@@ -369,4 +348,4 @@ impl Candidates {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

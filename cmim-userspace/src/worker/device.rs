@@ -67,7 +67,7 @@ impl Device for Daemon {
             upstream.each_server(|server| {
                 servers.push(Server {
                     upstream: upstream.model.name.clone(),
-                    address: server.address.to_string(),
+                    address: server.endpoint.name.to_string(),
                     state: server.state_name().to_owned(),
                     weight: server.weight,
                     in_flight: server.in_flight as u64,

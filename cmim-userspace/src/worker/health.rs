@@ -10,7 +10,7 @@ use crate::config::model::{Config, Health, ServerAddress};
 use crate::exchange::upstream::SharedUpstream;
 use crate::h1::{Limits, Method, ReplyParser};
 use crate::net;
-use crate::upstream::ServerId;
+use crate::upstream::Endpoint;
 
 /// Probes the servers of `upstream` for ever; returns at once where its configuration has no `health`.
 pub(super) async fn probe(upstream: Arc<SharedUpstream>, config: Arc<Config>) {
@@ -19,29 +19,30 @@ pub(super) async fn probe(upstream: Arc<SharedUpstream>, config: Arc<Config>) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
-        for (at, server) in upstream.model.servers.iter().enumerate() {
-            let probing = probe_once(server.address.clone(), health.clone(), Arc::clone(&config));
+        for server in &upstream.model.servers {
+            let endpoint = Endpoint::new(&server.address);
+            let (health, config) = (health.clone(), Arc::clone(&config));
             let upstream = Arc::clone(&upstream);
             // Side by side: a server that does not answer must not delay the others' probes.
             tokio::spawn(async move {
-                let well = match probing.await {
+                let well = match probe_once(&endpoint.address, health, config).await {
                     Ok(status) => (200..400).contains(&status),
                     Err(error) => {
-                        tracing::debug!(server = %upstream.server_name(ServerId(at)), "health probe failed: {error}");
+                        tracing::debug!(server = %endpoint.name, "health probe failed: {error}");
                         false
                     }
                 };
-                upstream.probed(ServerId(at), well);
+                upstream.probed(&endpoint, well);
             });
         }
     }
 }
 
 /// The status of one probe's reply.
-async fn probe_once(address: ServerAddress, health: Health, config: Arc<Config>) -> io::Result<u16> {
+async fn probe_once(address: &ServerAddress, health: Health, config: Arc<Config>) -> io::Result<u16> {
     let exchange = async {
-        let stream = net::connect(&address, health.timeout).await?;
-        let host = match &address {
+        let stream = net::connect(address, health.timeout).await?;
+        let host = match address {
             ServerAddress::Tcp(address) => address.to_string(),
             ServerAddress::Unix(_) => "localhost".to_owned(),
         };

@@ -7,7 +7,7 @@ use crate::config::model::{
 
 type TestUpstream = Upstream<u32, u32>;
 
-fn model(servers: &[(u32, Option<usize>, bool)], balance: Balance) -> model::Upstream {
+pub(in crate::upstream) fn model(servers: &[(u32, Option<usize>, bool)], balance: Balance) -> model::Upstream {
     model::Upstream {
         name: "app".into(),
         balance,
@@ -35,16 +35,19 @@ fn model(servers: &[(u32, Option<usize>, bool)], balance: Balance) -> model::Ups
     }
 }
 
-fn upstream(servers: &[(u32, Option<usize>, bool)], balance: Balance) -> TestUpstream {
-    let model = model(servers, balance);
-    Upstream::new(&Settings { upstream: &model, server_keep_alive: Duration::from_secs(60), seed: 7 })
+pub(in crate::upstream) fn settings(model: &model::Upstream) -> Settings<'_> {
+    Settings { upstream: model, server_keep_alive: Duration::from_secs(60), seed: 7 }
 }
 
-fn ask(client: u64) -> Ask<'static> {
+pub(in crate::upstream) fn upstream(servers: &[(u32, Option<usize>, bool)], balance: Balance) -> TestUpstream {
+    Upstream::new(&settings(&model(servers, balance)))
+}
+
+pub(in crate::upstream) fn ask(client: u64) -> Ask<'static> {
     Ask { client, worker: 0, hash: client, tried: &[], working: &[], fresh: false }
 }
 
-fn granted(upstream: &mut TestUpstream, ask: &Ask<'_>, now: Instant) -> ServerId {
+pub(in crate::upstream) fn granted(upstream: &mut TestUpstream, ask: &Ask<'_>, now: Instant) -> ServerId {
     match upstream.acquire(ask, now, || 0) {
         Acquired::Granted(grant) => grant.server,
         other => panic!("{other:?}"),
@@ -220,13 +223,14 @@ fn a_drained_server_gets_nothing_new_gives_up_its_idle_connections_and_can_come_
     let first = granted(&mut upstream, &ask(1), now);
     let idle = |connection| Idle { connection, worker: 0, since: now };
     assert!(upstream.release(first, Ending::Reusable(idle(7)), now).is_none());
-    assert_eq!(upstream.set_draining(first, true).len(), 1);
+    let name = Arc::clone(&upstream.server(first).endpoint.name);
+    assert_eq!(upstream.set_draining(&name, true).map(|idle| idle.len()), Some(1));
     for client in 0..4 {
         assert_ne!(granted(&mut upstream, &ask(client), now), first);
     }
     assert_eq!(upstream.server(first).state_name(), "draining");
-    upstream.set_draining(first, false);
+    upstream.set_draining(&name, false);
     assert_eq!(granted(&mut upstream, &ask(9), now), first);
-    upstream.set_draining(first, true);
+    upstream.set_draining(&name, true);
     assert!(upstream.release(first, Ending::Reusable(idle(8)), now).is_some(), "closed, not kept");
 }
