@@ -96,6 +96,29 @@ impl Device {
         pages * rustix::param::page_size() as u64
     }
 
+    /// The file that it was started with.
+    pub fn file(&self) -> PathBuf {
+        self.directory.path().join("cmim.toml")
+    }
+
+    /// Changes the text of that file; the device is not told.
+    #[track_caller]
+    pub fn edit(&self, change: impl FnOnce(&str) -> String) {
+        let text = std::fs::read_to_string(self.file()).expect("the configuration");
+        let changed = change(&text);
+        assert_ne!(changed, text, "the edit found nothing to change");
+        std::fs::write(self.file(), changed).expect("the configuration");
+    }
+
+    /// `cmim reload`, which succeeds; what it says.
+    #[track_caller]
+    pub fn reload(&self) -> String {
+        let output = self.cmim(&["reload"]);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "cmim reload: {out}{err}");
+        out.into_owned()
+    }
+
     /// What it wrote to stdout and stderr.
     pub fn output(&self) -> String {
         self.process.output()

@@ -7,6 +7,7 @@ pub mod client;
 pub mod deadline;
 pub mod device;
 pub mod fields;
+pub mod load;
 pub mod mounts;
 pub mod netns;
 pub mod origin;
@@ -21,6 +22,7 @@ pub mod wire;
 
 pub use client::{Client, Framing, Reply};
 pub use device::Device;
+pub use load::Load;
 pub use netns::Namespace;
 pub use origin::{Crew, Lighttpd, Nginx, Php, Request, ScriptedServer, ServerSide};
 pub use setup::Setup;

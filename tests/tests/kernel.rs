@@ -357,6 +357,43 @@ fn guard_shows_interfaces_limits_and_what_was_counted() {
 }
 
 #[test]
+fn a_reload_tells_the_kernel_of_listeners_rates_and_interfaces() {
+    if skipped("a_reload_tells_the_kernel_of_listeners_rates_and_interfaces") {
+        return;
+    }
+    let bench = Bench::start_with("required", "syn_rate_per_source = 100");
+    bench.client().get("/").assert_whole(b"ok");
+    let (old, new) = (format!("10.77.0.1:{PORT}"), "10.77.0.1:8099");
+    bench.device.edit(|text| {
+        text.replace(&format!("\"{old}\""), &format!("\"{old}\", \"{new}\""))
+            .replace("syn_rate_per_source = 100", "syn_rate_per_source = 200")
+    });
+    let said = bench.device.reload();
+    assert!(!said.contains("kernel part:"), "{said}");
+    bench.outside.run(|| Client::connect(new.parse().expect("an address"))).get("/").assert_whole(b"ok");
+    let guard = bench.device.json(&["guard"]);
+    let listeners = guard["listeners"].as_array().expect("a list");
+    let counted = |address: &str| {
+        let listener = listeners.iter().find(|listener| listener["address"] == *address);
+        listener.unwrap_or_else(|| panic!("no {address} in {guard}"))["syns_passed"].as_u64()
+    };
+    assert_eq!((counted(&old), counted(new)), (Some(1), Some(1)), "counts of those that stay are kept: {guard}");
+    assert_eq!(guard["syn_rate_per_source"], 200, "{guard}");
+
+    bench.device.edit(|text| {
+        text.replace(&format!(", \"{new}\""), "").replace(&format!("interfaces = [\"{INTERFACE}\"]"), "interfaces = []")
+    });
+    bench.device.reload();
+    let guard = bench.device.json(&["guard"]);
+    assert_eq!(guard["interfaces"], json!([]), "{guard}");
+    assert_eq!(guard["listeners"].as_array().map(Vec::len), Some(1), "{guard}");
+    bench.device.edit(|text| text.replace("interfaces = []", &format!("interfaces = [\"{INTERFACE}\"]")));
+    bench.device.reload();
+    assert_eq!(bench.device.json(&["guard"])["interfaces"][0]["name"], INTERFACE);
+    bench.client().get("/").assert_whole(b"ok");
+}
+
+#[test]
 fn without_a_kernel_part_deny_and_guard_say_so() {
     let server = ScriptedServer::start(ok);
     let device = Device::before(&[server.address()]);

@@ -48,6 +48,27 @@ fn sigterm_closes_idle_connections_at_once() {
 }
 
 #[test]
+fn drain_finishes_what_is_under_way_and_says_how_far_it_is() {
+    let server = unhurried();
+    let mut device = Device::before(&[server.address()]);
+    let (mut busy, mut idle) = (device.client(), device.client());
+    idle.get("/").assert_whole(b"ok");
+    busy.send(request("GET", "/", "", b""));
+    server.wait_for(2);
+    let drained = device.cmim(&["drain"]);
+    assert!(drained.status.success(), "{drained:?}");
+    let said = String::from_utf8_lossy(&drained.stdout).into_owned();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!((lines.first(), lines.last()), (Some(&"draining"), Some(&"ended")), "{said}");
+    assert!(lines.contains(&"1 connection left") || lines.contains(&"2 connections left"), "{said}");
+    busy.reply().assert_whole(b"ok");
+    busy.assert_ended();
+    idle.assert_ended();
+    assert_eq!(device.wait(PATIENCE).code(), Some(0), "{}", device.output());
+    assert_eq!(device.cmim(&["drain"]).status.code(), Some(1), "nobody is there to drain");
+}
+
+#[test]
 fn after_shutdown_grace_the_device_ends_anyway() {
     let server = ScriptedServer::start(never_answers);
     let mut device = Setup::before(&[server.address()]).start();

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use super::CliError;
 use crate::config;
-use crate::control::message::{Answer, Buffers, Connection, Guard, Job, Queue, Request, Server, Status};
+use crate::control::message::{
+    Answer, Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Request, Server, Status,
+};
 use crate::control::{ControlError, ask};
 
 /// The daemon behind one control socket.
@@ -100,6 +102,38 @@ impl Daemon {
             Answer::Buffers(buffers) => Ok(*buffers),
             _ => Err(CliError::WrongAnswer),
         }
+    }
+
+    /// Adds a server; the daemon's line that says so.
+    pub(super) fn add_server(&self, upstream: &str, server: NewServer) -> Result<String, CliError> {
+        self.change(&Request::ServerAdd { upstream: upstream.to_owned(), server })
+    }
+
+    /// Removes a server; the daemon's line that says so.
+    pub(super) fn remove_server(&self, upstream: &str, address: &str) -> Result<String, CliError> {
+        self.change(&Request::ServerRemove { upstream: upstream.to_owned(), address: address.to_owned() })
+    }
+
+    /// Has the daemon read its file again.
+    pub(super) fn reload(&self) -> Result<Reloaded, CliError> {
+        match self.ask(&Request::Reload)? {
+            Answer::Reloaded(reloaded) => Ok(*reloaded),
+            Answer::NotReloaded(reasons) => Err(CliError::NotReloaded(reasons)),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    /// The file that the daemon was started with.
+    pub(super) fn config_file(&self) -> Result<PathBuf, CliError> {
+        match self.ask(&Request::ConfigFile)? {
+            Answer::ConfigFile(path) => Ok(path),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    /// Has the daemon drain and end.
+    pub(super) fn drain(&self) -> Result<String, CliError> {
+        self.change(&Request::Drain)
     }
 
     /// The running configuration as TOML.

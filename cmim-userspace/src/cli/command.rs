@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use super::ask::Daemon;
 use super::{
-    CliError, Screen, buffers, check, completions, config, connections, deny, doctor, guard, jobs, man, queues, run,
-    servers, status,
+    CliError, Screen, buffers, check, completions, config, connections, deny, doctor, drain, guard, jobs, man, queues,
+    reload, run, servers, status,
 };
 
 const EXAMPLES: &str = "\
@@ -51,7 +51,7 @@ pub enum Command {
     Status(status::Args),
     /// List the client connections
     Connections(connections::Args),
-    /// List the servers and their pools, or drain one
+    /// List the servers and their pools; add, remove, drain or enable one
     Servers(servers::Args),
     /// List the requests in the device, or stop one
     Jobs(jobs::Args),
@@ -63,6 +63,10 @@ pub enum Command {
     Guard(guard::Args),
     /// List the buffer tiers
     Buffers(buffers::Args),
+    /// Read the configuration file again, without dropping a connection
+    Reload(reload::Args),
+    /// Stop accepting, finish what is under way and end
+    Drain(drain::Args),
     /// Say what this kernel and user allow, and the way out where something is missing
     Doctor(doctor::Args),
     /// Print the completions for a shell
@@ -93,6 +97,8 @@ impl Cli {
             Command::Deny(args) => deny::execute(&args, &daemon(), screen),
             Command::Guard(args) => guard::execute(&args, &daemon(), screen),
             Command::Buffers(args) => buffers::execute(&args, &daemon(), screen),
+            Command::Reload(args) => reload::execute(&args, &daemon(), screen),
+            Command::Drain(args) => drain::execute(&args, &daemon(), screen),
             Command::Doctor(args) => doctor::execute(&args, screen),
             Command::Completions(args) => completions::execute(&args, screen),
             Command::Man(args) => man::execute(&args, screen),
@@ -159,6 +165,8 @@ mod tests {
             "buffers",
             "deny",
             "guard",
+            "reload",
+            "drain",
             "doctor",
             "completions",
             "man",

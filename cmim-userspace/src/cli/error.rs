@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, ServerError};
 use crate::control::ControlError;
 use crate::worker::RunError;
 
@@ -18,6 +18,16 @@ pub enum CliError {
     /// The flags that stand for a file are wrong; one line an error.
     #[error("{0}")]
     Flags(#[source] ConfigErrors),
+    /// The daemon's file is wrong, or cannot be put in force; one line a reason.
+    #[error("{}\ncmim: nothing was changed", .0.join("\n"))]
+    NotReloaded(Vec<String>),
+    /// `--save` after the daemon has made the change.
+    #[error("cmim: the change is in force, but not saved: cannot write {}: {source}", path.display())]
+    NotSaved { path: PathBuf, source: io::Error },
+    #[error("cmim: cannot save to {}: {source} (nothing was changed; leave out --save, or run it as a user who may write there)", path.display())]
+    CannotSave { path: PathBuf, source: io::Error },
+    #[error("cmim: {0}")]
+    Server(#[from] ServerError),
     #[error("cmim: {0}")]
     Control(#[from] ControlError),
     #[error("cmim: {0}")]

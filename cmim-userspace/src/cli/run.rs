@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::CliError;
-use crate::config::{self, Config, Quick};
+use crate::config::{self, Quick, Source};
 use crate::worker;
 
 /// Read when neither a file nor flags are given.
@@ -16,7 +16,8 @@ Examples:
   cmim run --listen 127.0.0.1:8080 --server 127.0.0.1:9001 --server unix:/run/app.sock
   cmim run --listen '[::]:8080' --server 10.0.0.11:8080 --kernel off --set upstream.hold_time=5s
 
-SIGTERM and SIGINT drain and end it.";
+SIGTERM and SIGINT drain and end it; SIGHUP reads the file again, as cmim reload
+does, and opens the access log anew.";
 
 /// Run the daemon in the foreground, from a file or, without one, from flags.
 #[derive(Debug, clap::Args)]
@@ -62,22 +63,14 @@ pub struct Args {
 pub(super) fn execute(args: Args, control: Option<PathBuf>) -> Result<(), CliError> {
     if args.listen.is_empty() {
         let file = args.config.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-        let config = from_file(&file, control)?;
-        worker::run(config, Some(file))?;
+        let source = Source::new(&file, control);
+        let config = source.load().map_err(CliError::File)?;
+        worker::run(config, Some(source))?;
     } else {
         let config = config::quick(&quick(args, control)).map_err(CliError::Flags)?;
         worker::run(config, None)?;
     }
     Ok(())
-}
-
-/// `--control` says where this daemon's socket is, whatever the file says.
-fn from_file(file: &std::path::Path, control: Option<PathBuf>) -> Result<Config, CliError> {
-    let mut config = config::load(file).map_err(CliError::File)?;
-    if let Some(control) = control {
-        config.daemon.control_socket = control;
-    }
-    Ok(config)
 }
 
 fn quick(args: Args, control: Option<PathBuf>) -> Quick {

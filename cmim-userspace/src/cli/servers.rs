@@ -3,20 +3,26 @@
 use clap::Subcommand;
 
 use super::ask::Daemon;
+use super::save::Edited;
 use super::screen::{Look, Paint};
 use super::table::{Align, Cell, Table};
 use super::{CliError, Screen};
+use crate::config::{self, NewServer};
 use crate::control::figures;
-use crate::control::message::Server;
+use crate::control::message::{self, Server};
 
 const EXAMPLES: &str = "\
 Examples:
   cmim servers
   cmim servers --json | jq '.[] | select(.state != \"up\")'
   cmim servers drain app 10.0.0.11:8080
-  cmim servers enable app 10.0.0.11:8080";
+  cmim servers enable app 10.0.0.11:8080
+  cmim servers add app 10.0.0.12:8080 --weight 2 --save
+  cmim servers remove app 10.0.0.12:8080
 
-/// List the servers and their pools: state, requests in flight, idle connections, failures; or drain one.
+Without --save, what was added or removed holds until the file is read again.";
+
+/// List the servers and their pools: state, requests in flight, idle connections, failures; or change them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -34,6 +40,42 @@ enum Action {
     Drain(Named),
     /// Send a drained server requests again
     Enable(Named),
+    /// Add a server to an upstream; it gets requests at once
+    Add(Add),
+    /// Remove a server: no new requests, its present ones are finished, then it is forgotten
+    Remove(Remove),
+}
+
+#[derive(Debug, clap::Args)]
+struct Add {
+    #[command(flatten)]
+    named: Named,
+
+    /// Its share beside the others, 1 to 256
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    weight: u32,
+
+    /// Most requests in flight at once; 0: no limit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_requests: u64,
+
+    /// Only used while no other server is up
+    #[arg(long)]
+    backup: bool,
+
+    /// Also write it into the daemon's configuration file
+    #[arg(long)]
+    save: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Remove {
+    #[command(flatten)]
+    named: Named,
+
+    /// Also take it out of the daemon's configuration file
+    #[arg(long)]
+    save: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,13 +87,8 @@ struct Named {
 }
 
 pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> Result<(), CliError> {
-    let change = match &args.action {
-        Some(Action::Drain(named)) => Some((named, true)),
-        Some(Action::Enable(named)) => Some((named, false)),
-        None => None,
-    };
-    if let Some((named, draining)) = change {
-        let done = daemon.set_draining(&named.upstream, &named.address, draining)?;
+    if let Some(action) = &args.action {
+        let done = change(action, daemon)?;
         return screen.write(&format!("{done}\n"));
     }
     let servers = daemon.servers()?;
@@ -60,6 +97,42 @@ pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> 
     }
     let text = listing(&servers, screen.look(), "");
     screen.write(&text)
+}
+
+fn change(action: &Action, daemon: &Daemon) -> Result<String, CliError> {
+    match action {
+        Action::Drain(named) => daemon.set_draining(&named.upstream, &named.address, true),
+        Action::Enable(named) => daemon.set_draining(&named.upstream, &named.address, false),
+        Action::Add(Add { named, weight, max_requests, backup, save }) => {
+            let new = NewServer {
+                address: named.address.clone(),
+                weight: *weight,
+                max_requests: *max_requests,
+                backup: *backup,
+            };
+            let edited = save
+                .then(|| Edited::prepare(daemon, |text, file| config::add_to_text(text, file, &named.upstream, &new)));
+            let edited = edited.transpose()?;
+            let NewServer { address, weight, max_requests, backup } = new;
+            let server = message::NewServer { address, weight, max_requests, backup };
+            saved(daemon.add_server(&named.upstream, server)?, edited)
+        }
+        Action::Remove(Remove { named, save }) => {
+            let (upstream, address) = (&named.upstream, &named.address);
+            let edited = save
+                .then(|| Edited::prepare(daemon, |text, file| config::remove_from_text(text, file, upstream, address)));
+            let edited = edited.transpose()?;
+            saved(daemon.remove_server(upstream, address)?, edited)
+        }
+    }
+}
+
+/// Puts the edited file in its place once the daemon has made the change.
+fn saved(done: String, edited: Option<Edited>) -> Result<String, CliError> {
+    match edited {
+        Some(edited) => Ok(format!("{done}; saved to {}", edited.commit()?.display())),
+        None => Ok(done),
+    }
 }
 
 /// Also the last part of `cmim status`.

@@ -35,6 +35,28 @@ pub(super) struct Connection<'a> {
     departure: Departure,
     /// Ends when the connection breaks; only there while nobody reads from the client.
     presence: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
+    /// Its listener is gone: it ends behind what the client has sent already.
+    last: bool,
+}
+
+/// What a connection takes along from one configuration to the next.
+#[derive(Debug)]
+pub(super) struct Rest {
+    order: Order,
+    idle_since: Instant,
+    last: bool,
+}
+
+impl Rest {
+    /// Of a connection that has just begun.
+    pub(super) fn new() -> Self {
+        Self { order: Order::new(1), idle_since: Instant::now(), last: false }
+    }
+
+    /// Of a connection whose listener is gone.
+    pub(super) fn last(self) -> Self {
+        Self { last: true, ..self }
+    }
 }
 
 /// Whether further heads are read.
@@ -63,8 +85,10 @@ enum Clock {
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(site: &'a Site, link: &'a Link, listener: &'a Listener) -> Self {
+    pub(super) fn new(site: &'a Site, link: &'a Link, listener: &'a Listener, rest: Rest) -> Self {
         let limits = &site.config.limits;
+        let Rest { mut order, idle_since, last } = rest;
+        order.set_depth(listener.pipeline_depth);
         Self {
             site,
             link,
@@ -77,20 +101,31 @@ impl<'a> Connection<'a> {
             },
             parser: RequestParser::new(),
             heads: Heads::Open,
-            order: Order::new(listener.pipeline_depth),
+            order,
             waiting: VecDeque::new(),
             running: Running::new(),
             head_since: None,
-            idle_since: Instant::now(),
+            idle_since,
             version: Version::Http11,
             departure: Departure::default(),
             presence: None,
+            last,
         }
     }
 
     /// Whether no request is in the device.
     pub(super) fn is_idle(&self) -> bool {
         self.order.is_empty()
+    }
+
+    /// Whether it is between two requests, and a newer configuration waits for it.
+    pub(super) fn may_move(&self) -> bool {
+        let between = self.order.is_empty() && self.head_since.is_none() && self.heads == Heads::Open;
+        between && !self.last && self.site.drain.is_superseded()
+    }
+
+    pub(super) fn into_rest(self) -> Rest {
+        Rest { order: self.order, idle_since: self.idle_since, last: self.last }
     }
 
     /// Drives the connection to its end.
@@ -132,7 +167,13 @@ impl<'a> Connection<'a> {
     }
 
     fn reads_ahead(&self) -> bool {
-        let wanted = self.order.is_empty() || !self.site.drain.has_begun();
+        let drain = &self.site.drain;
+        // The next request is the newer configuration's; a head that has begun is still this one's.
+        let wanted = if self.order.is_empty() {
+            !drain.is_superseded() || self.head_since.is_some() || self.last
+        } else {
+            !drain.has_begun() && !drain.is_superseded()
+        };
         self.heads == Heads::Open && wanted && self.order.has_room() && self.link.heads_are_next()
     }
 
@@ -177,9 +218,9 @@ impl<'a> Connection<'a> {
         Input::Nothing
     }
 
-    /// The device is shutting down and no head has begun.
+    /// The device is shutting down, or the listener is gone, and no head has begun.
     fn is_drained(&self) -> bool {
-        self.site.drain.has_begun() && self.head_since.is_none()
+        (self.site.drain.has_begun() || self.last) && self.head_since.is_none()
     }
 
     /// Takes the heads that are there already, up to the depth.

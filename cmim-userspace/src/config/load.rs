@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::document::{self, Lines};
 use super::error::{ConfigError, ConfigErrors, Place, Problem, Spot};
@@ -11,6 +11,32 @@ use super::validate::validate;
 
 /// Largest file that is read. A configuration of thousands of servers has some hundred KiB; a device file has no end.
 const LARGEST_FILE: u64 = 16 << 20;
+
+/// Where a daemon's configuration comes from, so that it can be read again.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Absolute.
+    pub file: PathBuf,
+    /// `--control`: where this daemon's socket is, whatever the file says.
+    pub control: Option<PathBuf>,
+}
+
+impl Source {
+    /// A relative path is meant from the present directory.
+    #[must_use]
+    pub fn new(file: &Path, control: Option<PathBuf>) -> Self {
+        Self { file: std::path::absolute(file).unwrap_or_else(|_| file.to_owned()), control }
+    }
+
+    /// Reads, checks and resolves the file; every error in it is in the `Err`.
+    pub fn load(&self) -> Result<Config, ConfigErrors> {
+        let mut config = load(&self.file)?;
+        if let Some(control) = &self.control {
+            config.daemon.control_socket.clone_from(control);
+        }
+        Ok(config)
+    }
+}
 
 /// Reads, checks and resolves the file at `path`; every error in it is in the `Err`.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {

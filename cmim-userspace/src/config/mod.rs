@@ -6,6 +6,7 @@
 //! device that runs on it, and of the host only what a key asks for: the CPUs, a server's host name, the user's run directory.
 
 mod address;
+mod change;
 mod choice;
 mod defaults;
 mod describe;
@@ -19,6 +20,7 @@ pub mod model;
 mod print;
 mod quick;
 mod section;
+mod servers;
 mod units;
 mod upstream;
 mod validate;
@@ -26,10 +28,12 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use change::{Change, change};
 pub use defaults::default_control_socket;
 pub use describe::describe;
 pub use error::{ConfigError, ConfigErrors, Place, Problem, Spot, Unfit, nearest};
-pub use load::{load, parse};
+pub use load::{Source, load, parse};
 pub use model::Config;
 pub use print::{defaults_text, to_toml};
 pub use quick::{Quick, quick};
+pub use servers::{NewServer, ServerError, add_to_text, remove_from_text, with_server, without_server};

@@ -10,12 +10,15 @@ use super::message::{Answer, Request};
 
 /// A daemon answers within milliseconds; one that takes longer than this is stopped or stuck.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// One that resolves host names or starts another process may take this long.
+const LONG_ANSWER_LIMIT: Duration = Duration::from_secs(90);
 
 /// Asks the daemon at `path`. A refusal is an answer, not an error of this function.
 pub fn ask(path: &Path, request: &Request) -> Result<Answer, ControlError> {
     let mut stream = UnixStream::connect(path).map_err(|error| unreachable_socket(path, error))?;
-    let failed = |error| failed_exchange(path, error);
-    stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(failed)?;
+    let limit = if request.takes_time() { LONG_ANSWER_LIMIT } else { ANSWER_LIMIT };
+    let failed = |error| failed_exchange(path, limit, error);
+    stream.set_read_timeout(Some(limit)).map_err(failed)?;
     stream.set_write_timeout(Some(ANSWER_LIMIT)).map_err(failed)?;
 
     let mut line =
@@ -40,11 +43,11 @@ fn unreachable_socket(path: &Path, source: io::Error) -> ControlError {
     }
 }
 
-fn failed_exchange(path: &Path, source: io::Error) -> ControlError {
+fn failed_exchange(path: &Path, limit: Duration, source: io::Error) -> ControlError {
     let path = path.to_owned();
     match source.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            ControlError::TimedOut { path, seconds: ANSWER_LIMIT.as_secs() }
+            ControlError::TimedOut { path, seconds: limit.as_secs() }
         }
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ControlError::NoAnswer { path },
         _ => ControlError::Failed { path, source },

@@ -2,9 +2,11 @@
 //!
 //! Owns the trait only; the daemon implements it, so that neither side knows the workers' insides.
 
+use std::path::PathBuf;
+
 use ipnet::IpNet;
 
-use super::message::{Buffers, Connection, Guard, Job, Queue, Server, Status};
+use super::message::{Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Server, Status};
 use crate::observe::counters::Totals;
 
 /// A running device. Called from the admin thread; a call may wait for locks that the data path holds for an instant.
@@ -47,4 +49,27 @@ pub trait Device: Send + Sync + 'static {
     fn guard(&self) -> Result<Guard, String>;
     /// The effective configuration.
     fn config_toml(&self) -> String;
+    /// The file that the configuration came from; `None`: it came from flags.
+    fn config_file(&self) -> Option<PathBuf>;
+    /// Reads that file again and puts it in force, whole or not at all. May take as long as resolving host names does.
+    ///
+    /// # Errors
+    ///
+    /// Every reason why it is not in force, one line each.
+    fn reload(&self) -> Result<Reloaded, Vec<String>>;
+    /// Adds a server to an upstream. Takes as long as [`Device::reload`].
+    ///
+    /// # Errors
+    ///
+    /// One line that says why not.
+    fn add_server(&self, upstream: &str, server: &NewServer) -> Result<(), String>;
+    /// Removes a server from an upstream: it gets no new requests and is forgotten after its present ones. Takes as long
+    /// as [`Device::reload`].
+    ///
+    /// # Errors
+    ///
+    /// One line that says why not.
+    fn remove_server(&self, upstream: &str, address: &str) -> Result<(), String>;
+    /// Stops accepting and ends once the open requests are answered, as at SIGTERM.
+    fn drain(&self);
 }

@@ -3,6 +3,8 @@
 //! One JSON value a line each way: the client writes one [`Request`], the daemon writes one [`Answer`]. The same types
 //! make the CLI's tables and its `--json`, so that both can only say the same.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// What `cmim` asks of a running daemon.
@@ -17,6 +19,15 @@ pub enum Request {
         upstream: String,
         address: String,
         draining: bool,
+    },
+    ServerAdd {
+        upstream: String,
+        server: NewServer,
+    },
+    /// Its requests are finished, then it is forgotten.
+    ServerRemove {
+        upstream: String,
+        address: String,
     },
     Jobs,
     /// `id` as [`Job::id`] has it.
@@ -36,6 +47,30 @@ pub enum Request {
     DenyList,
     Guard,
     ConfigShow,
+    /// Which file the configuration came from.
+    ConfigFile,
+    /// Reads that file again.
+    Reload,
+    /// Stops accepting, finishes and ends.
+    Drain,
+}
+
+impl Request {
+    /// Whether it waits for more than locks: for host names, workers, another process.
+    #[must_use]
+    pub fn takes_time(&self) -> bool {
+        matches!(self, Self::Reload | Self::ServerAdd { .. } | Self::ServerRemove { .. })
+    }
+}
+
+/// A server that is to be added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewServer {
+    pub address: String,
+    pub weight: u32,
+    /// 0: no limit.
+    pub max_requests: u64,
+    pub backup: bool,
 }
 
 /// What the daemon answers.
@@ -55,8 +90,42 @@ pub enum Answer {
     Changed(String),
     /// The effective configuration, as TOML.
     ConfigShow(String),
+    /// The file that the daemon was started with.
+    ConfigFile(PathBuf),
+    Reloaded(Box<Reloaded>),
+    /// The configuration stays as it is; one line for each reason.
+    NotReloaded(Vec<String>),
     /// The request was understood and refused, or not understood; one line with the way out.
     Refused(String),
+}
+
+/// A configuration that was read again and is in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    pub file: String,
+    /// What changed, one line each.
+    pub applied: Vec<String>,
+    /// Keys that differ from what runs and need a restart or an upgrade.
+    pub restart: Vec<String>,
+    /// What the kernel part could not do, one clause each.
+    pub incomplete: Vec<String>,
+}
+
+impl Reloaded {
+    /// For people.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("{} is in force", self.file)];
+        lines.extend(self.applied.iter().cloned());
+        if self.applied.is_empty() {
+            lines.push("nothing changed".to_owned());
+        }
+        if !self.restart.is_empty() {
+            lines.push(format!("not without a restart or `cmim upgrade`: {}", self.restart.join(", ")));
+        }
+        lines.extend(self.incomplete.iter().map(|clause| format!("kernel part: {clause}")));
+        lines
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ mod server;
 pub use client::ask;
 pub use device::Device;
 pub use error::ControlError;
-pub use server::{ControlSocket, bind, serve};
+pub use server::{Answering, ControlSocket, bind, serve};
 
 #[cfg(test)]
 pub(crate) use server::tests::FakeDevice;

@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt,
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -39,6 +40,33 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ControlSocket {
     listener: StdListener,
     file: SocketFile,
+    answering: Answering,
+}
+
+/// Requests that were read and whose answers are not out yet.
+#[derive(Debug, Clone, Default)]
+pub struct Answering(Arc<AtomicUsize>);
+
+impl Answering {
+    /// Whether every request has its answer, so that the daemon may end.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+
+    fn begin(&self) -> Owed {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Owed(self.clone())
+    }
+}
+
+/// One of them, until it is dropped.
+struct Owed(Answering);
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 /// Binds the socket, replacing the file of a daemon that is gone.
@@ -51,7 +79,7 @@ pub fn bind(path: &Path) -> Result<ControlSocket, ControlError> {
     let file = SocketFile { path: path.to_owned(), device: made.dev(), inode: made.ino() };
     fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    Ok(ControlSocket { listener, file })
+    Ok(ControlSocket { listener, file, answering: Answering::default() })
 }
 
 impl ControlSocket {
@@ -63,6 +91,12 @@ impl ControlSocket {
     pub fn hand_to(&self, user: u32, group: u32) -> Result<(), ControlError> {
         let path = self.path();
         chown(path, Some(user), Some(group)).map_err(|source| ControlError::Bind { path: path.to_owned(), source })
+    }
+
+    /// To be asked before the daemon ends.
+    #[must_use]
+    pub fn answering(&self) -> Answering {
+        self.answering.clone()
     }
 
     #[must_use]
@@ -120,7 +154,7 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
 
 /// Answers requests for as long as it is polled. Needs a tokio runtime; the file goes when this future is dropped.
 pub async fn serve(socket: ControlSocket, device: Arc<dyn Device>) -> Result<(), ControlError> {
-    let ControlSocket { listener, file } = socket;
+    let ControlSocket { listener, file, answering } = socket;
     let listener =
         UnixListener::from_std(listener).map_err(|source| ControlError::Failed { path: file.path.clone(), source })?;
     let places = Arc::new(Semaphore::new(CONNECTIONS_LIMIT));
@@ -129,10 +163,10 @@ pub async fn serve(socket: ControlSocket, device: Arc<dyn Device>) -> Result<(),
         let place = Arc::clone(&places).acquire_owned().await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let device = Arc::clone(&device);
+                let (device, answering) = (Arc::clone(&device), answering.clone());
                 tokio::spawn(async move {
                     let _place = place;
-                    if let Err(error) = converse(stream, device.as_ref()).await {
+                    if let Err(error) = converse(stream, &device, &answering).await {
                         tracing::debug!("a control connection failed: {error}");
                     }
                 });
@@ -146,7 +180,7 @@ pub async fn serve(socket: ControlSocket, device: Arc<dyn Device>) -> Result<(),
 }
 
 /// One connection: requests and answers in turn until the other side ends it.
-async fn converse(stream: UnixStream, device: &dyn Device) -> io::Result<()> {
+async fn converse(stream: UnixStream, device: &Arc<dyn Device>, answering: &Answering) -> io::Result<()> {
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
     let mut line = Vec::new();
@@ -155,8 +189,10 @@ async fn converse(stream: UnixStream, device: &dyn Device) -> io::Result<()> {
         let Ok(read) = timeout(IDLE_LIMIT, read_line(&mut reading, &mut line)).await else {
             return Ok(());
         };
-        let given = match read? {
-            LineRead::Whole => answer(&line, device),
+        let read = read?;
+        let _owed = answering.begin();
+        let given = match read {
+            LineRead::Whole => answered(&line, device).await,
             LineRead::TooLong => {
                 let text = format!("a request line is at most {REQUEST_LINE_LIMIT} bytes long");
                 send(&mut writing, &Answer::Refused(text)).await?;
@@ -186,12 +222,31 @@ async fn read_line(reading: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>
     })
 }
 
-fn answer(line: &[u8], device: &dyn Device) -> Answer {
-    match serde_json::from_slice(line) {
-        Ok(Request::Status) => Answer::Status(Box::new(device.status())),
-        Ok(Request::Connections) => Answer::Connections(device.connections()),
-        Ok(Request::Servers) => Answer::Servers(device.servers()),
-        Ok(Request::ServerDraining { upstream, address, draining }) => {
+async fn answered(line: &[u8], device: &Arc<dyn Device>) -> Answer {
+    let request: Request = match serde_json::from_slice(line) {
+        Ok(request) => request,
+        Err(error) => {
+            return Answer::Refused(format!(
+                "this daemon (cmim {}) does not understand the request: {error}",
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+    };
+    if !request.takes_time() {
+        return answer(request, device.as_ref());
+    }
+    let device = Arc::clone(device);
+    // Not on the thread that feeds the watchdog.
+    let answering = tokio::task::spawn_blocking(move || answer(request, device.as_ref()));
+    answering.await.unwrap_or_else(|error| Answer::Refused(format!("the daemon failed: {error}")))
+}
+
+fn answer(request: Request, device: &dyn Device) -> Answer {
+    match request {
+        Request::Status => Answer::Status(Box::new(device.status())),
+        Request::Connections => Answer::Connections(device.connections()),
+        Request::Servers => Answer::Servers(device.servers()),
+        Request::ServerDraining { upstream, address, draining } => {
             if device.set_draining(&upstream, &address, draining) {
                 let done = if draining { "takes no new requests" } else { "takes requests" };
                 Answer::Changed(format!("{address} of {upstream} {done}"))
@@ -201,25 +256,44 @@ fn answer(line: &[u8], device: &dyn Device) -> Answer {
                 ))
             }
         }
-        Ok(Request::Jobs) => Answer::Jobs(device.jobs()),
-        Ok(Request::JobCancel { id }) if device.cancel_job(&id) => Answer::Changed(format!("job {id} is stopped")),
-        Ok(Request::JobCancel { id }) => {
+        Request::Jobs => Answer::Jobs(device.jobs()),
+        Request::JobCancel { id } if device.cancel_job(&id) => Answer::Changed(format!("job {id} is stopped")),
+        Request::JobCancel { id } => {
             Answer::Refused(format!("no job {id:?} is in the device (`cmim jobs` lists those that are)"))
         }
-        Ok(Request::Queues) => Answer::Queues(device.queues()),
-        Ok(Request::Buffers) => Answer::Buffers(Box::new(device.buffers())),
-        Ok(Request::DenyAdd { sources }) => deny(&sources, device),
-        Ok(Request::DenyRemove { sources }) => allow(&sources, device),
-        Ok(Request::DenyList) => device
+        Request::Queues => Answer::Queues(device.queues()),
+        Request::Buffers => Answer::Buffers(Box::new(device.buffers())),
+        Request::DenyAdd { sources } => deny(&sources, device),
+        Request::DenyRemove { sources } => allow(&sources, device),
+        Request::DenyList => device
             .denied()
             .map_or_else(Answer::Refused, |denied| Answer::Denied(denied.iter().map(ToString::to_string).collect())),
-        Ok(Request::Guard) => device.guard().map_or_else(Answer::Refused, |guard| Answer::Guard(Box::new(guard))),
-        Ok(Request::ConfigShow) => Answer::ConfigShow(device.config_toml()),
-        Err(error) => Answer::Refused(format!(
-            "this daemon (cmim {}) does not understand the request: {error}",
-            env!("CARGO_PKG_VERSION")
-        )),
+        Request::Guard => device.guard().map_or_else(Answer::Refused, |guard| Answer::Guard(Box::new(guard))),
+        Request::ConfigShow => Answer::ConfigShow(device.config_toml()),
+        Request::ConfigFile => device.config_file().map_or_else(
+            || Answer::Refused("the daemon runs from flags, not from a file".to_owned()),
+            Answer::ConfigFile,
+        ),
+        Request::Reload => {
+            device.reload().map_or_else(Answer::NotReloaded, |reloaded| Answer::Reloaded(Box::new(reloaded)))
+        }
+        Request::ServerAdd { upstream, server } => {
+            let added = device.add_server(&upstream, &server);
+            changed(added, || format!("{} is a server of {upstream}", server.address))
+        }
+        Request::ServerRemove { upstream, address } => {
+            let removed = device.remove_server(&upstream, &address);
+            changed(removed, || format!("{address} is no server of {upstream} any more"))
+        }
+        Request::Drain => {
+            device.drain();
+            Answer::Changed("draining".to_owned())
+        }
     }
+}
+
+fn changed(result: Result<(), String>, done: impl FnOnce() -> String) -> Answer {
+    result.map_or_else(Answer::Refused, |()| Answer::Changed(done()))
 }
 
 fn deny(sources: &str, device: &dyn Device) -> Answer {
@@ -260,7 +334,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::control::client::ask;
-    use crate::control::message::{Buffers, Connection, Guard, Job, Queue, Server, Status};
+    use crate::control::message::{Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Server, Status};
     use crate::observe::counters::Totals;
 
     /// A device with one figure in each answer.
@@ -325,6 +399,24 @@ pub(crate) mod tests {
         fn config_toml(&self) -> String {
             "[daemon]\nworkers = 2\n".to_owned()
         }
+
+        fn config_file(&self) -> Option<PathBuf> {
+            None
+        }
+
+        fn reload(&self) -> Result<Reloaded, Vec<String>> {
+            Err(vec!["one".to_owned(), "two".to_owned()])
+        }
+
+        fn add_server(&self, _: &str, server: &NewServer) -> Result<(), String> {
+            if server.weight > 1 { Ok(()) } else { Err("it is there".to_owned()) }
+        }
+
+        fn remove_server(&self, _: &str, _: &str) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn drain(&self) {}
     }
 
     fn scratch(name: &str) -> PathBuf {
@@ -403,6 +495,22 @@ pub(crate) mod tests {
                 Answer::Denied(vec!["203.0.113.0/24".to_owned()])
             );
             assert!(matches!(ask(path, &Request::Guard), Ok(Answer::Refused(_))));
+        });
+    }
+
+    #[test]
+    fn changes_are_made_or_refused_with_every_reason() {
+        with_daemon("changes", |path| {
+            let answer = |request| ask(path, &request).expect("an answer");
+            assert_eq!(answer(Request::Reload), Answer::NotReloaded(vec!["one".to_owned(), "two".to_owned()]));
+            assert!(matches!(answer(Request::ConfigFile), Answer::Refused(why) if why.contains("from flags")));
+            let add = |weight| Request::ServerAdd {
+                upstream: "app".to_owned(),
+                server: NewServer { address: "127.0.0.1:1".to_owned(), weight, max_requests: 0, backup: false },
+            };
+            assert_eq!(answer(add(2)), Answer::Changed("127.0.0.1:1 is a server of app".to_owned()));
+            assert_eq!(answer(add(1)), Answer::Refused("it is there".to_owned()));
+            assert_eq!(answer(Request::Drain), Answer::Changed("draining".to_owned()));
         });
     }
 

@@ -27,6 +27,6 @@ pub use life::{Outcome, Refusal, refuse, run};
 pub use link::{Accepted, Job, Link};
 pub use progress::Progress;
 pub use server::ServerSocket;
-pub use site::{Drain, Site};
+pub use site::{Current, Drain, Site};
 pub use timer::Timer;
 pub use trail::{Handling, Trail};

@@ -1,6 +1,7 @@
-//! What all exchanges of one worker share.
+//! What all exchanges of one worker share, as one configuration has it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -8,13 +9,13 @@ use tokio::sync::Notify;
 
 use super::upstream::SharedUpstream;
 use crate::buffer::{BufferPool, Store};
-use crate::config::model::{Config, UpstreamIndex};
+use crate::config::model::{Config, ListenAddress, Listener, UpstreamIndex};
 use crate::lane::Rules;
 use crate::lane::pipe::PipePool;
 use crate::observe::access_log::LogWriter;
 use crate::observe::counters::Counters;
 
-/// One worker's surroundings, made by [`crate::worker`].
+/// One worker's surroundings, made by [`crate::worker`]. A request sees one site from its head to its end.
 #[derive(Debug)]
 pub struct Site {
     /// The worker's number, from 0.
@@ -23,8 +24,8 @@ pub struct Site {
     /// In the order of [`Config::upstreams`].
     pub upstreams: Vec<Arc<SharedUpstream>>,
     pub counters: Arc<Counters>,
-    pub buffers: BufferPool,
-    pub pipes: PipePool,
+    pub buffers: Rc<BufferPool>,
+    pub pipes: Rc<PipePool>,
     pub lanes: Rules,
     pub store: Arc<Store>,
     pub log: LogWriter,
@@ -37,28 +38,82 @@ impl Site {
     pub fn upstream(&self, index: UpstreamIndex) -> Option<&Arc<SharedUpstream>> {
         self.upstreams.get(index.0)
     }
+
+    /// The listener that has this address in the configuration; `None`: none has it any more.
+    pub fn listener(&self, address: ListenAddress) -> Option<&Listener> {
+        self.config.listeners.iter().find(|listener| listener.address.contains(&address))
+    }
 }
 
-/// Whether the device is shutting down: connections end after their present requests.
+/// The site of the configuration in force. Connections take it up between two requests.
+#[derive(Debug)]
+pub struct Current {
+    site: RefCell<Rc<Site>>,
+    /// Those before it that still have requests or connections.
+    earlier: RefCell<Vec<Weak<Site>>>,
+}
+
+impl Current {
+    pub fn new(site: Site) -> Self {
+        Self { site: RefCell::new(Rc::new(site)), earlier: RefCell::default() }
+    }
+
+    pub fn site(&self) -> Rc<Site> {
+        Rc::clone(&self.site.borrow())
+    }
+
+    /// Puts a newer site in force; connections that are idle take it up at once.
+    pub fn replace(&self, site: Site) {
+        let old = self.site.replace(Rc::new(site));
+        let mut earlier = self.earlier.borrow_mut();
+        earlier.retain(|site| site.strong_count() > 0);
+        earlier.push(Rc::downgrade(&old));
+        old.drain.stand(Standing::Superseded);
+    }
+
+    /// The device is shutting down, also for requests that an earlier site still has.
+    pub fn drain(&self) {
+        for site in self.earlier.borrow().iter().filter_map(Weak::upgrade) {
+            site.drain.stand(Standing::Draining);
+        }
+        self.site().drain.stand(Standing::Draining);
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Standing {
+    #[default]
+    InForce,
+    Superseded,
+    Draining,
+}
+
+/// Whether a site's time is over: connections leave it behind their present requests.
 #[derive(Debug, Default)]
 pub struct Drain {
-    begun: Cell<bool>,
+    standing: Cell<Standing>,
     told: Notify,
 }
 
 impl Drain {
-    pub fn begin(&self) {
-        self.begun.set(true);
+    fn stand(&self, standing: Standing) {
+        self.standing.set(standing);
         self.told.notify_waiters();
     }
 
+    /// Whether the device is shutting down: connections end.
     pub fn has_begun(&self) -> bool {
-        self.begun.get()
+        self.standing.get() == Standing::Draining
     }
 
-    /// Returns once the drain begins.
+    /// Whether a newer site is in force: connections go on with that one.
+    pub fn is_superseded(&self) -> bool {
+        self.standing.get() == Standing::Superseded
+    }
+
+    /// Returns once either is so.
     pub async fn begun(&self) {
-        if !self.has_begun() {
+        if self.standing.get() == Standing::InForce {
             self.told.notified().await;
         }
     }

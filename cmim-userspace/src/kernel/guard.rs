@@ -60,11 +60,24 @@ enum State {
 impl Interfaces {
     /// None of them is guarded yet.
     pub(super) fn new(names: &[String], mode: XdpMode) -> Self {
-        let all = names.iter().map(|name| {
-            let why = KernelError::NoInterface { interface: name.clone() };
-            Interface { name: name.clone(), index: None, state: State::Unguarded { why } }
-        });
-        Self { mode, all: all.collect() }
+        Self { mode, all: names.iter().map(|name| Interface::new(name)).collect() }
+    }
+
+    /// Makes these the guarded ones. Those that stay are not without the guard for an instant.
+    pub(super) fn set_names(&mut self, names: &[String], guard: &mut Xdp) {
+        for gone in self.all.extract_if(.., |interface| !names.contains(&interface.name)) {
+            if let State::Guarded { link, .. } = gone.state {
+                tracing::info!(interface = gone.name, "guard detached");
+                // It may have gone with its interface.
+                let _: Result<(), ProgramError> = guard.detach(link);
+            }
+        }
+        for name in names {
+            if !self.all.iter().any(|interface| interface.name == *name) {
+                self.all.push(Interface::new(name));
+            }
+        }
+        self.look(guard);
     }
 
     /// Guards those that have appeared since the last look, or at the first one, and notices those that have vanished.
@@ -94,6 +107,11 @@ impl Interfaces {
 }
 
 impl Interface {
+    fn new(name: &str) -> Self {
+        let why = KernelError::NoInterface { interface: name.to_owned() };
+        Self { name: name.to_owned(), index: None, state: State::Unguarded { why } }
+    }
+
     fn look(&mut self, guard: &mut Xdp, mode: XdpMode) {
         let index = index_of(&self.name);
         if index == self.index {

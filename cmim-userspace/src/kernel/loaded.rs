@@ -121,6 +121,8 @@ impl Loaded {
         missing: &mut Vec<KernelError>,
     ) {
         self.listeners = listeners.to_vec();
+        let is_there = |address: &String| listeners.iter().any(|listener| listener.address.to_string() == *address);
+        self.spread_over.retain(is_there);
         keep(missing, self.maps.set_listeners(listeners));
         keep(missing, self.steering.set_destinations(listeners));
         if self.steering.destinations() > 0 && !self.steering.is_attached() {
@@ -190,11 +192,19 @@ impl Loaded {
 
     /// Guards interfaces that have appeared.
     pub(super) fn look_for_interfaces(&mut self) {
+        self.with_guard(Interfaces::look);
+    }
+
+    /// Guards exactly these interfaces.
+    pub(super) fn set_interfaces(&mut self, names: &[String]) {
+        self.with_guard(|interfaces, guard| interfaces.set_names(names, guard));
+    }
+
+    fn with_guard(&mut self, act: impl FnOnce(&mut Interfaces, &mut Xdp)) {
         let Some(interfaces) = &mut self.guard else { return };
         let program = self.ebpf.program_mut(names::GUARD);
-        let xdp = program.and_then(|program| <&mut Xdp>::try_from(program).ok());
-        if let Some(xdp) = xdp {
-            interfaces.look(xdp);
+        if let Some(guard) = program.and_then(|program| <&mut Xdp>::try_from(program).ok()) {
+            act(interfaces, guard);
         }
     }
 

@@ -192,7 +192,7 @@ fn held_until_killed() {
     };
     let doors: Vec<_> = addresses
         .split_whitespace()
-        .map(|address| net::bind("web", address.parse().expect("of the test"), 1).expect("a free port"))
+        .map(|address| net::bind("web", address.parse().expect("of the test"), 1, &[]).expect("a free port"))
         .collect();
     let listening: Vec<_> = (1..)
         .zip(&doors)

@@ -46,13 +46,21 @@ impl Bound {
     }
 }
 
-/// Binds `address` once for each worker. Port 0 is replaced by one of the kernel's choice, the same for all. Of many
+/// Binds `address` once for each worker; `own`: where this process listens already. Port 0 is replaced by one of the kernel's choice, the same for all. Of many
 /// addresses the sockets have the first; the kernel part leads connections for the others to them.
-pub fn bind(listener: &str, address: ListenAddress, workers: usize) -> Result<Bound, ListenError> {
+pub fn bind(
+    listener: &str,
+    address: ListenAddress,
+    workers: usize,
+    own: &[ListenAddress],
+) -> Result<Bound, ListenError> {
     let explain = |source| explain(listener, address, source);
     // Sharing the port would let a second daemon take half of the first one's connections unnoticed; a socket that
     // does not share finds out whether anybody is there.
-    look_for_others(address).map_err(explain)?;
+    // Where that somebody is this very process (0.0.0.0:80 beside 10.0.0.1:80), there is no finding out.
+    if !own.iter().any(|own| overlap(*own, address)) {
+        look_for_others(address).map_err(explain)?;
+    }
     let mut address = address;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -72,6 +80,13 @@ fn explain(listener: &str, address: ListenAddress, source: io::Error) -> ListenE
         io::ErrorKind::PermissionDenied => ListenError::Denied { listener, address },
         _ => ListenError::Other { listener, address, source },
     }
+}
+
+/// Whether one address is among those of the other.
+fn overlap(one: ListenAddress, other: ListenAddress) -> bool {
+    let (one, other) = (one.bind_address(), other.bind_address());
+    let every = one.ip().is_unspecified() || other.ip().is_unspecified() || one.ip() == other.ip();
+    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && every
 }
 
 /// Fails where another process listens on the address already.
@@ -118,7 +133,7 @@ mod tests {
 
     #[test]
     fn workers_share_one_port_of_the_kernels_choice() {
-        let sockets = bind("web", ANY, 3).unwrap().listen().unwrap();
+        let sockets = bind("web", ANY, 3, &[]).unwrap().listen().unwrap();
         let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
         assert_eq!(ports.len(), 3);
         assert!(ports.iter().all(|&port| port == ports[0] && port != 0));
@@ -126,9 +141,18 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused_although_its_owner_shares_it() {
-        let sockets = bind("web", ANY, 1).unwrap().listen().unwrap();
+        let sockets = bind("web", ANY, 1, &[]).unwrap().listen().unwrap();
         let taken = sockets[0].local_addr().unwrap().into();
-        let error = bind("other", taken, 1).unwrap_err();
+        let error = bind("other", taken, 1, &[]).unwrap_err();
         assert!(matches!(error, ListenError::InUse { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_address_of_ones_own_on_another_interface_is_no_stranger() {
+        let sockets = bind("web", ANY, 1, &[]).unwrap().listen().unwrap();
+        let own: ListenAddress = sockets[0].local_addr().unwrap().into();
+        let every = SocketAddr::from(([0, 0, 0, 0], own.bind_address().port())).into();
+        assert!(bind("web", every, 1, &[]).is_err());
+        bind("web", every, 1, &[own]).unwrap().listen().unwrap();
     }
 }

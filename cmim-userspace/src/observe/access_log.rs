@@ -112,6 +112,13 @@ impl AccessLog {
         self.open.is_some()
     }
 
+    /// Whether any worker can still write to it.
+    #[must_use]
+    pub fn has_writers(&self) -> bool {
+        let has = |open: &Open| open.shared.buffers.lock().iter().any(|buffer| Arc::strong_count(buffer) > 1);
+        self.open.as_ref().is_some_and(has)
+    }
+
     /// A worker's own end of the log; lines that it loses are counted in `counters`.
     #[must_use]
     pub fn writer(&self, counters: Arc<Counters>) -> LogWriter {

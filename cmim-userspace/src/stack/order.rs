@@ -44,6 +44,11 @@ impl Order {
         Self { due: 0, entries: VecDeque::new(), depth: depth.max(1) }
     }
 
+    /// Requests that were read already stay, also above the new depth.
+    pub fn set_depth(&mut self, depth: usize) {
+        self.depth = depth.max(1);
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

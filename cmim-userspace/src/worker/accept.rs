@@ -6,18 +6,20 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::client::{self, Arrival, Entrance};
-use crate::config::model::{Limits, Listener};
-use crate::exchange::Site;
+use crate::config::model::{Limits, ListenAddress};
+use crate::exchange::Current;
 use crate::kernel::WorkerLoad;
 use crate::net::Stream;
+use crate::observe::counters::Counters;
 use crate::observe::roll::Roll;
 
 /// After an error that the next attempt would meet again (no descriptors, no memory).
@@ -27,38 +29,81 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Admission {
     places: Arc<Semaphore>,
-    per_address: Option<PerAddress>,
+    bounds: Mutex<Bounds>,
+    /// Places that are taken and too many since the limit was lowered: each is given up when it is next to be had.
+    too_many: AtomicUsize,
+    /// Open connections that one address may have; 0: any number.
+    most_per_address: AtomicUsize,
+    /// Those that came while there was a limit.
+    by_address: Mutex<HashMap<IpAddr, usize>>,
     next_id: AtomicU64,
 }
 
+/// What the semaphore was made for.
 #[derive(Debug)]
-struct PerAddress {
-    most: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+struct Bounds {
+    client_connections: usize,
 }
 
 impl Admission {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        let client_connections = limits.client_connections.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
-            places: Arc::new(Semaphore::new(limits.client_connections.min(Semaphore::MAX_PERMITS))),
-            per_address: limits.client_connections_per_address.map(|most| PerAddress { most, open: Mutex::default() }),
+            places: Arc::new(Semaphore::new(client_connections)),
+            bounds: Mutex::new(Bounds { client_connections }),
+            too_many: AtomicUsize::new(0),
+            most_per_address: AtomicUsize::new(limits.client_connections_per_address.unwrap_or(0)),
+            by_address: Mutex::default(),
             next_id: AtomicU64::new(1),
         })
     }
 
+    /// Takes other limits over. Connections above them stay.
+    pub(super) fn set_limits(&self, limits: &Limits) {
+        self.most_per_address.store(limits.client_connections_per_address.unwrap_or(0), Ordering::Relaxed);
+        let mut bounds = self.bounds.lock();
+        let wanted = limits.client_connections.min(Semaphore::MAX_PERMITS);
+        let present = std::mem::replace(&mut bounds.client_connections, wanted);
+        if let Some(more) = wanted.checked_sub(present) {
+            let forgiven = self.forgive(more);
+            self.places.add_permits(more - forgiven);
+        } else {
+            let fewer = present - wanted;
+            let taken = fewer - self.places.forget_permits(fewer);
+            self.too_many.fetch_add(taken, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets up to `most` of the places that are too many stay; how many.
+    fn forgive(&self, most: usize) -> usize {
+        let mut forgiven = 0;
+        self.too_many.update(Ordering::Relaxed, Ordering::Relaxed, |too_many| {
+            forgiven = too_many.min(most);
+            too_many - forgiven
+        });
+        forgiven
+    }
+
     /// A place for one more connection; waits while all are taken, so that further clients stay in the accept queue.
     async fn place(self: &Arc<Self>) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).acquire_owned().await.ok()
+        loop {
+            let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+            if self.too_many.load(Ordering::Relaxed) == 0 || self.forgive(1) == 0 {
+                return Some(place);
+            }
+            place.forget();
+        }
     }
 
     /// Counts a connection of `peer` until the guard is dropped; `None`: it has its share already.
     fn of_address(self: &Arc<Self>, peer: IpAddr) -> Option<AddressPlace> {
-        let Some(per_address) = &self.per_address else {
+        let most = self.most_per_address.load(Ordering::Relaxed);
+        if most == 0 {
             return Some(AddressPlace { admission: None, peer });
-        };
-        let mut open = per_address.open.lock();
+        }
+        let mut open = self.by_address.lock();
         let count = open.entry(peer).or_default();
-        if *count >= per_address.most {
+        if *count >= most {
             return None;
         }
         *count += 1;
@@ -73,10 +118,8 @@ struct AddressPlace {
 
 impl Drop for AddressPlace {
     fn drop(&mut self) {
-        let Some(per_address) = self.admission.as_ref().and_then(|admission| admission.per_address.as_ref()) else {
-            return;
-        };
-        let mut open = per_address.open.lock();
+        let Some(admission) = &self.admission else { return };
+        let mut open = admission.by_address.lock();
         if let Some(count) = open.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
@@ -89,17 +132,21 @@ impl Drop for AddressPlace {
 /// What one worker's listening socket belongs to.
 #[derive(Debug, Clone)]
 pub(super) struct Door {
-    pub listener: Arc<Listener>,
+    /// As the configuration has it.
+    pub address: ListenAddress,
     pub name: Arc<str>,
     pub admission: Arc<Admission>,
     pub roll: Arc<Roll>,
+    pub here: Rc<OpenHere>,
+    /// Told when the door is to be closed.
+    pub closing: Rc<Notify>,
 }
 
 /// Connections that are open on one worker.
 #[derive(Debug, Default)]
 pub(super) struct OpenHere {
     count: Cell<usize>,
-    emptied: tokio::sync::Notify,
+    emptied: Notify,
     /// Tells the kernel, which gives new connections to the least busy worker.
     load: WorkerLoad,
 }
@@ -119,22 +166,22 @@ impl OpenHere {
 
 struct Opened {
     here: Rc<OpenHere>,
-    site: Rc<Site>,
+    counters: Arc<Counters>,
 }
 
 impl Opened {
-    fn new(here: &Rc<OpenHere>, site: &Rc<Site>) -> Self {
+    fn new(here: &Rc<OpenHere>, counters: &Arc<Counters>) -> Self {
         here.count.set(here.count.get() + 1);
         here.load.opened();
-        site.counters.client_accepted.add(1);
-        site.counters.client_open.inc();
-        Self { here: Rc::clone(here), site: Rc::clone(site) }
+        counters.client_accepted.add(1);
+        counters.client_open.inc();
+        Self { here: Rc::clone(here), counters: Arc::clone(counters) }
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.site.counters.client_open.dec();
+        self.counters.client_open.dec();
         self.here.count.set(self.here.count.get() - 1);
         self.here.load.closed();
         if self.here.count.get() == 0 {
@@ -143,8 +190,26 @@ impl Drop for Opened {
     }
 }
 
-/// Accepts connections until it is dropped.
-pub(super) async fn accept(site: Rc<Site>, door: Door, socket: TcpListener, here: Rc<OpenHere>) {
+/// Accepts connections until the door is to be closed, and then those that wait before it.
+pub(super) async fn accept(current: Rc<Current>, door: Door, socket: TcpListener) {
+    tokio::select! {
+        biased;
+        () = door.closing.notified() => {}
+        () = let_in(&current, &door, &socket) => {}
+    }
+    // Their handshakes are done: closing the socket would reset them.
+    let at_once = async {
+        while let Some(place) = door.admission.place().await
+            && let Ok((stream, peer)) = socket.accept().await
+        {
+            admit(&current, &door, stream, peer, place);
+        }
+    };
+    // Ends where there is none, or no place.
+    at_once.now_or_never();
+}
+
+async fn let_in(current: &Rc<Current>, door: &Door, socket: &TcpListener) {
     loop {
         // Looked at and given back: a loop that waits for a client must not keep a place from another worker's.
         let Some(free) = door.admission.place().await else { return };
@@ -152,7 +217,7 @@ pub(super) async fn accept(site: Rc<Site>, door: Door, socket: TcpListener, here
         match socket.accept().await {
             Ok((stream, peer)) => {
                 let Some(place) = door.admission.place().await else { return };
-                admit(&site, &door, &here, stream, peer, place);
+                admit(current, door, stream, peer, place);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -163,14 +228,7 @@ pub(super) async fn accept(site: Rc<Site>, door: Door, socket: TcpListener, here
     }
 }
 
-fn admit(
-    site: &Rc<Site>,
-    door: &Door,
-    here: &Rc<OpenHere>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    place: OwnedSemaphorePermit,
-) {
+fn admit(current: &Rc<Current>, door: &Door, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
     let Some(address_place) = door.admission.of_address(peer.ip().to_canonical()) else {
         tracing::debug!(%peer, listener = %door.name, "closed: client_connections_per_address is reached");
         return;
@@ -180,10 +238,11 @@ fn admit(
     let Ok(local) = stream.local_addr() else { return };
     let id = door.admission.next_id.fetch_add(1, Ordering::Relaxed);
     let arrival = Arrival { stream: Stream::Tcp(stream), local, peer, id };
-    let opened = Opened::new(here, site);
-    let entrance =
-        Entrance { listener: Arc::clone(&door.listener), name: Arc::clone(&door.name), roll: Arc::clone(&door.roll) };
-    tokio::task::spawn_local(client::serve(Rc::clone(site), entrance, arrival, (place, address_place, opened)));
+    let site = current.site();
+    let opened = Opened::new(&door.here, &site.counters);
+    let entrance = Entrance { address: door.address, name: Arc::clone(&door.name), roll: Arc::clone(&door.roll) };
+    let places = (place, address_place, opened);
+    tokio::task::spawn_local(client::serve(Rc::clone(current), site, entrance, arrival, places));
 }
 
 /// Errors of the connection that was about to be accepted, not of the listening socket (accept(2)).
@@ -196,4 +255,56 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::Interrupted
             | io::ErrorKind::WouldBlock
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(client_connections: usize, per_address: Option<usize>) -> Limits {
+        let text = "[[listener]]\naddress = \"127.0.0.1:80\"\n[[upstream]]\nservers = [{ address = \"127.0.0.1:81\" }]";
+        let limits = crate::config::parse(text, "test").unwrap().limits;
+        Limits { client_connections, client_connections_per_address: per_address, ..limits }
+    }
+
+    #[test]
+    fn a_lower_limit_holds_once_connections_above_it_have_ended() {
+        let admission = Admission::new(&limits(3, None));
+        let place = || admission.place().now_or_never().flatten();
+        let mut taken: Vec<_> = (0..3).map(|_| place().unwrap()).collect();
+        admission.set_limits(&limits(1, None));
+        taken.truncate(1);
+        assert!(place().is_none(), "one is the limit, and one is taken");
+        admission.set_limits(&limits(2, None));
+        taken.push(place().unwrap());
+        assert!(place().is_none());
+        taken.clear();
+        admission.set_limits(&limits(1, None));
+        let one = place();
+        assert!(one.is_some() && place().is_none());
+    }
+
+    #[test]
+    fn a_raise_lets_places_that_were_too_many_stay() {
+        let admission = Admission::new(&limits(2, None));
+        let place = || admission.place().now_or_never().flatten();
+        let taken = [place().unwrap(), place().unwrap()];
+        admission.set_limits(&limits(1, None));
+        admission.set_limits(&limits(2, None));
+        drop(taken);
+        let again = [place(), place()];
+        assert!(again.iter().all(Option::is_some) && place().is_none());
+    }
+
+    #[test]
+    fn a_limit_per_address_counts_those_that_come_from_then_on() {
+        let admission = Admission::new(&limits(9, None));
+        let peer = IpAddr::from([203, 0, 113, 7]);
+        let before = admission.of_address(peer).unwrap();
+        admission.set_limits(&limits(9, Some(1)));
+        let first = admission.of_address(peer).unwrap();
+        assert!(admission.of_address(peer).is_none());
+        drop((before, first));
+        assert!(admission.by_address.lock().is_empty());
+    }
 }

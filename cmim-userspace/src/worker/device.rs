@@ -1,5 +1,6 @@
 //! The running device as the control socket and the status page see it.
 
+use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,29 +8,63 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
+use super::changer::{ChangeError, Changer};
 use crate::buffer::{Figures, Store};
-use crate::config::model::TierKind;
+use crate::config::model::{ListenAddress, TierKind};
 use crate::config::{self, Config};
 use crate::control::Device;
-use crate::control::message::{BufferTier, Buffers, Connection, Guard, Job, Queue, Server, Status};
+use crate::control::message::{
+    BufferTier, Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Server, Status,
+};
 use crate::exchange::upstream::SharedUpstream;
 use crate::kernel::KernelPart;
 use crate::observe::counters::{Counters, Totals, sum};
 use crate::observe::roll::Roll;
 use crate::stack::Seq;
 
+/// The configuration in force, with what was made of it.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    pub config: Arc<Config>,
+    /// In the order of [`Config::upstreams`].
+    pub upstreams: Vec<Arc<SharedUpstream>>,
+}
+
+impl Live {
+    /// Whether a listener has this address in the configuration.
+    pub(super) fn has_listener(&self, address: ListenAddress) -> bool {
+        self.config.listeners.iter().any(|listener| listener.address.contains(&address))
+    }
+}
+
 /// Everything that can be told about the device.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    pub config: Arc<Config>,
+    pub live: Mutex<Live>,
     pub counters: Vec<Arc<Counters>>,
     pub rolls: Vec<Arc<Roll>>,
-    pub upstreams: Vec<Arc<SharedUpstream>>,
     pub store: Arc<Store>,
     pub kernel: Mutex<KernelPart>,
     pub started: Instant,
     pub draining: AtomicBool,
+    /// Told when the device is to drain.
+    pub end: Notify,
+    /// One change of the configuration at a time.
+    pub changer: Mutex<Changer>,
+}
+
+impl Daemon {
+    pub(super) fn live(&self) -> Live {
+        self.live.lock().clone()
+    }
+
+    /// One change of the configuration; refused while the device drains.
+    fn change<T>(&self, act: impl FnOnce(&mut Changer) -> Result<T, ChangeError>) -> Result<T, ChangeError> {
+        let mut changer = self.changer.lock();
+        if self.draining.load(Ordering::Relaxed) { Err(ChangeError::Draining) } else { act(&mut changer) }
+    }
 }
 
 impl Device for Daemon {
@@ -63,7 +98,7 @@ impl Device for Daemon {
 
     fn servers(&self) -> Vec<Server> {
         let mut servers = Vec::new();
-        for upstream in &self.upstreams {
+        for upstream in &self.live().upstreams {
             upstream.each_server(|server| {
                 servers.push(Server {
                     upstream: upstream.model.name.clone(),
@@ -90,7 +125,8 @@ impl Device for Daemon {
     }
 
     fn set_draining(&self, upstream: &str, address: &str, draining: bool) -> bool {
-        let named = self.upstreams.iter().find(|shared| *shared.name == *upstream);
+        let live = self.live();
+        let named = live.upstreams.iter().find(|shared| *shared.name == *upstream);
         named.is_some_and(|shared| shared.set_draining(address, draining))
     }
 
@@ -117,7 +153,7 @@ impl Device for Daemon {
                 refused_total: figures.refused_total,
             }
         };
-        self.upstreams.iter().map(queue).collect()
+        self.live().upstreams.iter().map(queue).collect()
     }
 
     fn deny(&self, sources: IpNet) -> Result<(), String> {
@@ -137,7 +173,37 @@ impl Device for Daemon {
     }
 
     fn config_toml(&self) -> String {
-        config::to_toml(&self.config)
+        config::to_toml(&self.live().config)
+    }
+
+    fn config_file(&self) -> Option<PathBuf> {
+        self.changer.lock().file()
+    }
+
+    fn reload(&self) -> Result<Reloaded, Vec<String>> {
+        self.change(|changer| changer.reload(self)).map_err(|error| error.lines())
+    }
+
+    fn add_server(&self, upstream: &str, server: &NewServer) -> Result<(), String> {
+        let NewServer { address, weight, max_requests, backup } = server.clone();
+        let server = config::NewServer { address, weight, max_requests, backup };
+        let changed = self.change(|changer| {
+            let config = config::with_server(&self.live().config, upstream, &server)?;
+            changer.take_over(self, config)
+        });
+        changed.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn remove_server(&self, upstream: &str, address: &str) -> Result<(), String> {
+        let changed = self.change(|changer| {
+            let config = config::without_server(&self.live().config, upstream, address)?;
+            changer.take_over(self, config)
+        });
+        changed.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn drain(&self) {
+        self.end.notify_one();
     }
 }
 

@@ -9,14 +9,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime::LocalRuntime;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 
 use super::accept::{Admission, Door, OpenHere, accept};
+use super::device::Live;
 use crate::buffer::{BufferPool, Store};
-use crate::config::model::{Config, Listener};
-use crate::exchange::upstream::SharedUpstream;
-use crate::exchange::{Drain, Site};
+use crate::config::model::ListenAddress;
+use crate::exchange::{Current, Drain, Site};
 use crate::kernel::WorkerLoad;
 use crate::lane::Rules;
 use crate::lane::pipe::PipePool;
@@ -39,21 +39,31 @@ pub(super) enum Phase {
     Stopped,
 }
 
+/// Listening sockets of one worker, each with its address as the configuration has it.
+pub(super) type Sockets = Vec<(ListenAddress, TcpListener)>;
+
 /// What a worker is made of; everything in it can move to the worker's thread.
 pub(super) struct Crew {
     pub worker: usize,
-    pub config: Arc<Config>,
-    pub upstreams: Vec<Arc<SharedUpstream>>,
     pub counters: Arc<Counters>,
     pub store: Arc<Store>,
-    pub log: LogWriter,
     pub roll: Arc<Roll>,
     pub admission: Arc<Admission>,
-    /// Listening sockets, each with the listener that it belongs to.
-    pub sockets: Vec<(Arc<Listener>, TcpListener)>,
     /// Where the worker tells the kernel how many connections it has.
     pub load: WorkerLoad,
+    pub first: Turn,
+    pub turns: mpsc::UnboundedReceiver<Turn>,
     pub phase: watch::Receiver<Phase>,
+}
+
+/// A configuration that a worker takes over.
+pub(super) struct Turn {
+    pub live: Live,
+    pub log: LogWriter,
+    /// Of addresses that are new.
+    pub sockets: Sockets,
+    /// Told once it is in force.
+    pub done: oneshot::Sender<()>,
 }
 
 /// Starts a worker's thread.
@@ -74,51 +84,131 @@ pub(super) fn start(crew: Crew) -> io::Result<JoinHandle<()>> {
 
 async fn live(crew: Crew) {
     let idle_watch = Arc::new(IdleWatch::default());
-    let kernel = &crew.config.kernel;
-    let lanes = Rules { mode: kernel.splice, min: kernel.splice_min, sockmap: false };
-    let pipes = PipePool::new(kernel.splice_window);
-    let site = Rc::new(Site {
-        worker: crew.worker,
-        config: crew.config,
-        upstreams: crew.upstreams,
-        counters: crew.counters,
-        buffers: BufferPool::default(),
-        pipes,
-        lanes,
-        store: crew.store,
-        log: crew.log,
-        idle_watch: Waker::from(Arc::clone(&idle_watch)),
-        drain: Drain::default(),
-    });
-    let here = Rc::new(OpenHere::new(crew.load.clone()));
-    let mut accepting = Vec::new();
-    for (listener, socket) in crew.sockets {
-        let socket = match tokio::net::TcpListener::from_std(socket) {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::error!(listener = %listener.name, "cannot watch the listening socket: {error}");
-                continue;
-            }
-        };
-        let door = Door {
-            name: Arc::from(listener.name.as_str()),
-            listener,
-            admission: Arc::clone(&crew.admission),
-            roll: Arc::clone(&crew.roll),
-        };
-        accepting.push(spawn_local(accept(Rc::clone(&site), door, socket, Rc::clone(&here))));
-    }
-    spawn_local(keep_idle(Rc::clone(&site), idle_watch));
-    spawn_local(forget(crew.load));
+    let Crew { worker, counters, store, roll, admission, load, first, mut turns, mut phase } = crew;
+    let ground = Ground {
+        worker,
+        counters,
+        store,
+        buffers: Rc::default(),
+        // A later configuration's window is for the sockmap lane only: pipes are made as large as this one says.
+        pipes: Rc::new(PipePool::new(first.live.config.kernel.splice_window)),
+        idle_watch: Arc::clone(&idle_watch),
+    };
+    let here = Rc::new(OpenHere::new(load.clone()));
+    let Turn { live, log, sockets, done } = first;
+    let current = Rc::new(Current::new(ground.site(live, log)));
+    let mut doors = Doors { current: Rc::clone(&current), admission, roll, here: Rc::clone(&here), open: Vec::new() };
+    doors.open(sockets);
+    // Nobody waits where the answer came too late.
+    let _: Result<(), ()> = done.send(());
+    spawn_local(keep_idle(Rc::clone(&current), idle_watch));
+    spawn_local(forget(load));
 
-    let mut phase = crew.phase;
-    // An error says that the main thread is gone, which ends this one too.
-    if phase.wait_for(|phase| *phase >= Phase::Draining).await.is_ok() {
-        accepting.iter().for_each(tokio::task::JoinHandle::abort);
-        site.drain.begin();
+    loop {
         tokio::select! {
-            () = here.none_left() => {}
-            _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+            biased;
+            // An error says that the main thread is gone, which ends this one too.
+            told = phase.wait_for(|phase| *phase >= Phase::Draining) => match told {
+                Ok(_) => break,
+                Err(_) => return,
+            },
+            Some(Turn { live, log, sockets, done }) = turns.recv() => {
+                // First: who waits before a door that goes comes in as long as it has a listener.
+                doors.close(|address| !live.has_listener(address)).await;
+                current.replace(ground.site(live, log));
+                doors.open(sockets);
+                let _: Result<(), ()> = done.send(());
+            }
+        }
+    }
+    // A change that comes too late is answered by the end of the channel.
+    drop(turns);
+    doors.close(|_| true).await;
+    current.drain();
+    tokio::select! {
+        () = here.none_left() => {}
+        _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+    }
+}
+
+/// What a worker has whatever the configuration.
+struct Ground {
+    worker: usize,
+    counters: Arc<Counters>,
+    store: Arc<Store>,
+    buffers: Rc<BufferPool>,
+    pipes: Rc<PipePool>,
+    idle_watch: Arc<IdleWatch>,
+}
+
+impl Ground {
+    fn site(&self, live: Live, log: LogWriter) -> Site {
+        let kernel = &live.config.kernel;
+        let lanes = Rules { mode: kernel.splice, min: kernel.splice_min, sockmap: false };
+        Site {
+            worker: self.worker,
+            config: live.config,
+            upstreams: live.upstreams,
+            counters: Arc::clone(&self.counters),
+            buffers: Rc::clone(&self.buffers),
+            pipes: Rc::clone(&self.pipes),
+            lanes,
+            store: Arc::clone(&self.store),
+            log,
+            idle_watch: Waker::from(Arc::clone(&self.idle_watch)),
+            drain: Drain::default(),
+        }
+    }
+}
+
+/// The worker's listening sockets.
+struct Doors {
+    current: Rc<Current>,
+    admission: Arc<Admission>,
+    roll: Arc<Roll>,
+    here: Rc<OpenHere>,
+    open: Vec<OpenDoor>,
+}
+
+struct OpenDoor {
+    address: ListenAddress,
+    closing: Rc<Notify>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Doors {
+    fn open(&mut self, sockets: Sockets) {
+        let site = self.current.site();
+        for (address, socket) in sockets {
+            let Some(listener) = site.listener(address) else { continue };
+            let name: Arc<str> = Arc::from(listener.name.as_str());
+            let socket = match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::error!(listener = %name, "cannot watch the listening socket: {error}");
+                    continue;
+                }
+            };
+            let closing = Rc::new(Notify::new());
+            let door = Door {
+                address,
+                name,
+                admission: Arc::clone(&self.admission),
+                roll: Arc::clone(&self.roll),
+                here: Rc::clone(&self.here),
+                closing: Rc::clone(&closing),
+            };
+            let accepting = spawn_local(accept(Rc::clone(&self.current), door, socket));
+            self.open.push(OpenDoor { address, closing, accepting });
+        }
+    }
+
+    /// Stops accepting at these addresses. Their connections end behind their present requests.
+    async fn close(&mut self, goes: impl Fn(ListenAddress) -> bool) {
+        for OpenDoor { closing, accepting, .. } in self.open.extract_if(.., |door| goes(door.address)) {
+            closing.notify_one();
+            // A task that panicked has said so already.
+            let _: Result<(), tokio::task::JoinError> = accepting.await;
         }
     }
 }
@@ -133,10 +223,11 @@ async fn forget(load: WorkerLoad) {
 }
 
 /// Takes idle server connections that ended or grew old out of their pools.
-async fn keep_idle(site: Rc<Site>, watch: Arc<IdleWatch>) {
+async fn keep_idle(current: Rc<Current>, watch: Arc<IdleWatch>) {
     loop {
         // Either way there is something to look at; the timeout is for age.
         let _: Result<(), _> = tokio::time::timeout(SWEEP_EVERY, watch.0.notified()).await;
+        let site = current.site();
         for upstream in &site.upstreams {
             upstream.sweep(&site);
         }

@@ -4,7 +4,9 @@
 //! RAM tier and nothing else; the main thread answers the control socket, probes servers and hears signals.
 
 mod accept;
+mod changer;
 mod device;
+mod doorways;
 mod event_loop;
 mod health;
 mod privileges;

@@ -2,8 +2,6 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsFd as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -12,29 +10,30 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::accept::Admission;
-use super::device::Daemon;
-use super::event_loop::{self, Crew, Phase};
-use super::health;
+use super::changer::{self, Changer};
+use super::device::{Daemon, Live};
+use super::doorways::Doorways;
+use super::event_loop::{self, Crew, Phase, Sockets, Turn};
 use super::privileges::{self, User, UserError};
 use crate::buffer::{BufferError, Store};
-use crate::config::Config;
-use crate::config::model::Listener;
+use crate::config::{Config, Source};
 use crate::control::{self, ControlError, ControlSocket, Device};
 use crate::exchange::upstream::SharedUpstream;
-use crate::kernel::{self, KernelError, KernelPart, Listening, OpenSockets};
-use crate::net::{self, Bound, ListenError};
+use crate::kernel::{self, KernelError, KernelPart};
+use crate::net::ListenError;
 use crate::observe::access_log::{AccessLog, AccessLogError};
 use crate::observe::admin::{self, AdminError};
 use crate::observe::counters::Counters;
 use crate::observe::notify;
 use crate::observe::roll::Roll;
-use crate::upstream::Settings;
 
 /// How often the end of the workers is looked for while they drain.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long answers on the control socket may take at the end.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// An interface that appears is guarded this much later at most.
 const LOOK_FOR_INTERFACES_EVERY: Duration = Duration::from_secs(1);
 
@@ -59,8 +58,8 @@ pub enum RunError {
     Start(#[from] io::Error),
 }
 
-/// Runs the device until it is told to end and has drained. `config_path`: the file that the configuration came from.
-pub fn run(config: Config, config_path: Option<PathBuf>) -> Result<(), RunError> {
+/// Runs the device until it is told to end and has drained. `source`: the file that the configuration came from.
+pub fn run(config: Config, source: Option<Source>) -> Result<(), RunError> {
     privileges::raise_descriptor_limit();
     // First of all: whoever sees the sockets may send a signal already.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -69,10 +68,10 @@ pub fn run(config: Config, config_path: Option<PathBuf>) -> Result<(), RunError>
         Signals::catch()?
     };
     let prepared = Prepared::new(Arc::new(config))?;
-    if let Some(path) = config_path {
-        tracing::info!("configuration: {}", path.display());
+    if let Some(source) = &source {
+        tracing::info!("configuration: {}", source.file.display());
     }
-    prepared.live(&runtime, signals)?;
+    prepared.live(source, &runtime, signals)?;
     // Probes and answers under way end here; the sockets and pins went with their owners.
     runtime.shutdown_background();
     Ok(())
@@ -96,12 +95,10 @@ impl Signals {
     }
 }
 
-/// Sockets of one worker, each with its listener.
-type Sockets = Vec<(Arc<Listener>, TcpListener)>;
-
 /// Everything that can fail at the start has succeeded.
 struct Prepared {
     config: Arc<Config>,
+    doorways: Doorways,
     sockets: Vec<Sockets>,
     control: ControlSocket,
     admin: Option<TcpListener>,
@@ -113,22 +110,16 @@ struct Prepared {
 impl Prepared {
     fn new(config: Arc<Config>) -> Result<Self, RunError> {
         let user = config.daemon.user.as_deref().map(User::find).transpose()?.flatten();
-        let mut doors = Vec::new();
-        let mut addresses = Vec::new();
-        for (id, listener) in (0..).zip(&config.listeners) {
-            let listener = Arc::new(listener.clone());
-            for &address in &listener.address {
-                let bound = net::bind(&listener.name, address, config.daemon.workers)?;
-                addresses.push(Listening { id, name: listener.name.clone(), address: bound.address() });
-                doors.push((Arc::clone(&listener), bound));
-            }
-        }
+        let fresh = Doorways::default().bind(&config)?;
+        let doorways = Doorways::default().with(&config, &fresh);
+        let addresses = doorways.listenings(&config);
         let admin = config.daemon.metrics_address.map(admin::bind).transpose()?;
         let log = AccessLog::open(&config.access_log)?;
         // Before the doors open: no connection passes the guard by.
         let mut kernel = kernel::start(&config.kernel, &addresses, config.daemon.workers)?;
-        let sockets = listen(doors, config.daemon.workers)?;
-        kernel.open(&open_sockets(&addresses, &sockets), &addresses)?;
+        let listened = fresh.listen()?;
+        kernel.open(&listened.open_sockets(), &addresses)?;
+        let sockets = listened.by_worker(config.daemon.workers);
         // Last: whoever finds it finds the doors open.
         let control = control::bind(&config.daemon.control_socket)?;
         if let Some(user) = user {
@@ -139,74 +130,63 @@ impl Prepared {
         }
         // As the user who has to open the tiers' files again when one fails.
         let store = Store::open(&config.buffer)?;
-        Ok(Self { config, sockets, control, admin, log, store, kernel })
+        Ok(Self { config, doorways, sockets, control, admin, log, store, kernel })
     }
 
-    fn live(self, runtime: &Runtime, signals: Signals) -> Result<(), RunError> {
-        let Self { config, sockets, control, admin, log, store, kernel } = self;
-        let device = Arc::new(device(&config, store, kernel));
-        let (phase, follow) = watch::channel(Phase::Running);
+    fn live(self, source: Option<Source>, runtime: &Runtime, signals: Signals) -> Result<(), RunError> {
+        let Self { config, doorways, sockets, control, admin, log, store, kernel } = self;
         let admission = Admission::new(&config.limits);
+        let (turns, followed): (Vec<_>, Vec<_>) = sockets.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let changer = Changer {
+            source,
+            doorways,
+            admission: Arc::clone(&admission),
+            workers: turns,
+            log: None,
+            earlier_logs: Vec::new(),
+            probes: Vec::new(),
+        };
+        let device = Arc::new(device(&config, store, kernel, changer));
+        let (phase, follow) = watch::channel(Phase::Running);
         let mut workers = Vec::with_capacity(sockets.len());
-        for (worker, sockets) in sockets.into_iter().enumerate() {
+        for (worker, (sockets, turns)) in sockets.into_iter().zip(followed).enumerate() {
             let counters = Arc::clone(&device.counters[worker]);
+            let log = log.writer(Arc::clone(&counters));
+            // Nobody waits for the first one: the sockets listen already.
+            let (done, _) = oneshot::channel();
             workers.push(event_loop::start(Crew {
                 worker,
-                config: Arc::clone(&config),
-                upstreams: device.upstreams.clone(),
-                log: log.writer(Arc::clone(&counters)),
                 counters,
                 store: Arc::clone(&device.store),
                 roll: Arc::clone(&device.rolls[worker]),
                 admission: Arc::clone(&admission),
                 load: device.kernel.lock().load_of(worker),
-                sockets,
+                first: Turn { live: device.live(), log, sockets, done },
+                turns,
                 phase: follow.clone(),
             })?);
         }
-        let attendance = Attendance { device, phase, log, workers };
+        device.changer.lock().log = Some(log);
+        let attendance = Attendance { device, phase, workers };
         runtime.block_on(attendance.attend(control, admin, signals));
         Ok(())
     }
 }
 
-/// Opens the doors, and gives each worker its socket of each.
-fn listen(doors: Vec<(Arc<Listener>, Bound)>, workers: usize) -> Result<Vec<Sockets>, ListenError> {
-    let mut sockets: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
-    for (listener, bound) in doors {
-        let address = bound.address();
-        for (worker, socket) in sockets.iter_mut().zip(bound.listen()?) {
-            worker.push((Arc::clone(&listener), socket));
-        }
-        tracing::info!(listener = %listener.name, "listening on {address}");
-    }
-    Ok(sockets)
-}
-
-/// The sockets by address; each worker has one of each, in the same order.
-fn open_sockets<'a>(addresses: &[Listening], sockets: &'a [Sockets]) -> Vec<OpenSockets<'a>> {
-    let all = addresses.iter().enumerate().map(|(position, listening)| {
-        let of_worker = |sockets: &'a Sockets| sockets.get(position).map(|(_, socket)| socket.as_fd());
-        OpenSockets { address: listening.address, sockets: sockets.iter().filter_map(of_worker).collect() }
-    });
-    all.collect()
-}
-
-fn device(config: &Arc<Config>, store: Arc<Store>, kernel: KernelPart) -> Daemon {
+fn device(config: &Arc<Config>, store: Arc<Store>, kernel: KernelPart, changer: Changer) -> Daemon {
     let workers = config.daemon.workers;
-    let seed = u64::from(std::process::id());
-    let upstreams = config.upstreams.iter().map(|upstream| {
-        SharedUpstream::new(&Settings { upstream, server_keep_alive: config.timeouts.server_keep_alive, seed })
-    });
+    let upstreams = config.upstreams.iter();
+    let upstreams = upstreams.map(|upstream| SharedUpstream::new(&changer::settings(config, upstream))).collect();
     Daemon {
-        config: Arc::clone(config),
+        live: Mutex::new(Live { config: Arc::clone(config), upstreams }),
         counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
         rolls: (0..workers).map(|_| Arc::new(Roll::default())).collect(),
-        upstreams: upstreams.collect(),
         store,
         kernel: Mutex::new(kernel),
         started: Instant::now(),
         draining: AtomicBool::new(false),
+        end: Notify::new(),
+        changer: Mutex::new(changer),
     }
 }
 
@@ -214,7 +194,6 @@ fn device(config: &Arc<Config>, store: Arc<Store>, kernel: KernelPart) -> Daemon
 struct Attendance {
     device: Arc<Daemon>,
     phase: watch::Sender<Phase>,
-    log: AccessLog,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -222,6 +201,7 @@ impl Attendance {
     async fn attend(self, control: ControlSocket, admin: Option<TcpListener>, signals: Signals) {
         let Signals { mut terminate, mut interrupt, hangup } = signals;
         let device: Arc<dyn Device> = Arc::clone(&self.device) as Arc<dyn Device>;
+        let owed = control.answering();
         let answering = tokio::spawn(control::serve(control, Arc::clone(&device)));
         if let Some(admin) = admin {
             tokio::spawn(async move {
@@ -237,18 +217,17 @@ impl Attendance {
                 }
             });
         }
-        for upstream in &self.device.upstreams {
-            tokio::spawn(health::probe(Arc::clone(upstream), Arc::clone(&self.device.config)));
-        }
+        self.device.changer.lock().probe(&self.device.live());
         notify::ready();
         tokio::select! {
             () = self.keep(hangup) => {}
+            () = self.device.end.notified() => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         notify::stopping();
         self.device.draining.store(true, Ordering::Relaxed);
-        let grace = self.device.config.daemon.shutdown_grace;
+        let grace = self.device.live().config.daemon.shutdown_grace;
         tracing::info!("draining for at most {} s; a second signal ends at once", grace.as_secs());
         // A receiver is gone only where its worker is.
         self.phase.send_replace(Phase::Draining);
@@ -260,23 +239,31 @@ impl Attendance {
         }
         self.phase.send_replace(Phase::Stopped);
         self.workers_ended().await;
+        // Whoever asked for this end is told so.
+        let all_answered = async {
+            while !owed.is_done() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let _: Result<(), _> = tokio::time::timeout(LAST_ANSWERS, all_answered).await;
         answering.abort();
+        self.device.changer.lock().close_logs();
         tracing::info!("ended");
     }
 
-    /// Reopens the access log at SIGHUP and tells systemd that the device is alive; never returns.
+    /// Hears SIGHUP and tells systemd that the device is alive; never returns.
     async fn keep(&self, mut hangup: Signal) {
         let mut watchdog = notify::watchdog_interval().map(tokio::time::interval);
-        let mut interfaces = (!self.device.config.kernel.interfaces.is_empty())
-            .then(|| tokio::time::interval(LOOK_FOR_INTERFACES_EVERY));
+        let mut interfaces = tokio::time::interval(LOOK_FOR_INTERFACES_EVERY);
         loop {
             tokio::select! {
-                _ = hangup.recv() => match self.log.reopen() {
-                    Ok(()) => tracing::info!("SIGHUP: access log reopened"),
-                    Err(error) => tracing::error!("{error}"),
-                },
+                _ = hangup.recv() => {
+                    let device = Arc::clone(&self.device);
+                    // Host names are resolved, workers waited for: not on the thread that feeds the watchdog.
+                    tokio::task::spawn_blocking(move || heed_hangup(&device));
+                }
                 () = tick(&mut watchdog) => notify::watchdog(),
-                () = tick(&mut interfaces) => self.device.kernel.lock().look_for_interfaces(),
+                _ = interfaces.tick() => self.device.kernel.lock().look_for_interfaces(),
             }
         }
     }
@@ -285,6 +272,17 @@ impl Attendance {
         while !self.workers.iter().all(JoinHandle::is_finished) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+/// Opens the access log anew and reads the configuration again.
+fn heed_hangup(device: &Daemon) {
+    match device.changer.lock().reopen_log() {
+        Ok(()) => tracing::info!("SIGHUP: access log reopened"),
+        Err(error) => tracing::error!("{error}"),
+    }
+    if let Err(errors) = device.reload() {
+        errors.iter().for_each(|error| tracing::error!("not reloaded: {error}"));
     }
 }
 

@@ -22,7 +22,7 @@ const ALL: [(Piece, &str); 5] = [
 #[test]
 fn each_piece_can_be_missing_and_the_others_run() {
     in_namespaces("each_piece_can_be_missing_and_the_others_run", |host| {
-        let sockets = crate::net::bind("web", SocketAddr::from((HERE_V4, 0)).into(), 2).expect("a free port");
+        let sockets = crate::net::bind("web", SocketAddr::from((HERE_V4, 0)).into(), 2, &[]).expect("a free port");
         let one = Listening { id: 1, name: "one".to_owned(), address: sockets.address() };
         let address = sockets.address().bind_address();
         let sockets = sockets.listen().expect("bound before");

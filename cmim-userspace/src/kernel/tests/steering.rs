@@ -25,7 +25,7 @@ struct Door {
 impl Door {
     fn open(id: u32, address: &str, workers: usize) -> Self {
         let address: ListenAddress = address.parse().expect("a literal of this test");
-        let bound = net::bind("web", address, workers).expect("a free port");
+        let bound = net::bind("web", address, workers, &[]).expect("a free port");
         let listening = Listening { id, name: format!("listener {id}"), address: bound.address() };
         let sockets = bound.listen().expect("bound before");
         Self { listening, sockets }

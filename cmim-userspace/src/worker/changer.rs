@@ -1,0 +1,199 @@
+//! Changing the configuration of the running device, whole or not at all.
+//!
+//! Owns what a change goes through: the doorways, the access log, the workers' ends, the probes. What can be refused is
+//! done first (addresses bound, log opened); what is done to the rest afterwards cannot fail.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use super::accept::Admission;
+use super::device::{Daemon, Live};
+use super::doorways::Doorways;
+use super::event_loop::{Sockets, Turn};
+use super::health;
+use crate::config::model::Upstream;
+use crate::config::{self, Config, ConfigErrors, Source};
+use crate::control::message::Reloaded;
+use crate::exchange::upstream::SharedUpstream;
+use crate::kernel::KernelError;
+use crate::net::ListenError;
+use crate::observe::access_log::{AccessLog, AccessLogError, LogWriter};
+use crate::upstream::Settings;
+
+/// Why the configuration stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ChangeError {
+    #[error("the daemon runs without a file (`cmim run --config FILE` has one to read again)")]
+    NoFile,
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
+    #[error("{}", .0.clause())]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Server(#[from] config::ServerError),
+    #[error("the device is draining")]
+    Draining,
+}
+
+impl ChangeError {
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.to_string().lines().map(str::to_owned).collect()
+    }
+}
+
+/// What a change goes through.
+#[derive(Debug)]
+pub(super) struct Changer {
+    pub source: Option<Source>,
+    pub doorways: Doorways,
+    pub admission: Arc<Admission>,
+    pub workers: Vec<mpsc::UnboundedSender<Turn>>,
+    /// `None` once the device has ended.
+    pub log: Option<AccessLog>,
+    /// Logs of earlier configurations that requests under way may still write to.
+    pub earlier_logs: Vec<AccessLog>,
+    pub probes: Vec<AbortHandle>,
+}
+
+impl Changer {
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        self.source.as_ref().map(|source| source.file.clone())
+    }
+
+    /// Reads the file again.
+    pub(super) fn reload(&mut self, device: &Daemon) -> Result<Reloaded, ChangeError> {
+        let source = self.source.as_ref().ok_or(ChangeError::NoFile)?;
+        let file = source.file.display().to_string();
+        let change = config::change(&device.live().config, source.load()?);
+        // Also where nothing differs: the host may allow more than it did.
+        let incomplete = self.take_over(device, change.config)?;
+        let reloaded = Reloaded { file, applied: change.applied, restart: change.restart, incomplete };
+        tracing::info!("{}", reloaded.lines().join("; "));
+        Ok(reloaded)
+    }
+
+    /// Puts `config` in force; keys that are fixed at the start have their old values in it. What comes back is what the
+    /// kernel part could not do, one clause each.
+    pub(super) fn take_over(&mut self, device: &Daemon, config: Config) -> Result<Vec<String>, ChangeError> {
+        let old = device.live();
+        let config = Arc::new(config);
+        let log =
+            (old.config.access_log != config.access_log).then(|| AccessLog::open(&config.access_log)).transpose()?;
+        let (sockets, incomplete) = self.open_doors(device, &old, &config)?;
+        if let Some(log) = log {
+            self.earlier_logs.extend(self.log.replace(log));
+        }
+        self.earlier_logs.retain(AccessLog::has_writers);
+        self.admission.set_limits(&config.limits);
+        let upstreams = config.upstreams.iter().map(|model| upstream(&old, &config, model)).collect();
+        let live = Live { config, upstreams };
+        self.hand_out(device, &live, sockets);
+        *device.live.lock() = live.clone();
+        self.probe(&live);
+        let is_gone = |upstream: &&Arc<SharedUpstream>| !live.upstreams.iter().any(|other| other.name == upstream.name);
+        old.upstreams.iter().filter(is_gone).for_each(|upstream| upstream.retire());
+        Ok(incomplete)
+    }
+
+    /// Listens where the new configuration wants it beyond the old one, in the kernel part as well.
+    fn open_doors(
+        &mut self,
+        device: &Daemon,
+        old: &Live,
+        config: &Config,
+    ) -> Result<(Vec<Sockets>, Vec<String>), ChangeError> {
+        let fresh = self.doorways.bind(config)?;
+        let doorways = self.doorways.with(config, &fresh);
+        let mut kernel = device.kernel.lock();
+        let mut incomplete = Vec::new();
+        // Before the doors open: no connection passes the guard by.
+        if let Err(error) = kernel.set_listeners(&doorways.listenings(config)) {
+            incomplete.push(error.clause());
+        }
+        let opened = fresh.listen().map_err(ChangeError::from).and_then(|listened| {
+            let new = listened.listenings(&doorways.listenings(config));
+            kernel.open(&listened.open_sockets(), &new)?;
+            Ok(listened)
+        });
+        let listened = match opened {
+            Ok(listened) => listened,
+            Err(error) => {
+                // What they were before; the kernel took that once already.
+                let _: Result<(), KernelError> = kernel.set_listeners(&self.doorways.listenings(&old.config));
+                return Err(error);
+            }
+        };
+        if let Err(error) = kernel.set_limits(&config.kernel) {
+            incomplete.push(error.clause());
+        }
+        if old.config.kernel.interfaces != config.kernel.interfaces {
+            kernel.set_interfaces(&config.kernel.interfaces);
+        }
+        self.doorways = doorways;
+        Ok((listened.by_worker(config.daemon.workers), incomplete))
+    }
+
+    /// Returns once every worker has it in force.
+    fn hand_out(&self, device: &Daemon, live: &Live, sockets: Vec<Sockets>) {
+        let mut answers = Vec::with_capacity(self.workers.len());
+        for ((worker, counters), sockets) in self.workers.iter().zip(&device.counters).zip(sockets) {
+            let (done, answer) = oneshot::channel();
+            let log = self.log.as_ref().map_or_else(LogWriter::off, |log| log.writer(Arc::clone(counters)));
+            // A worker that has ended needs no configuration.
+            if worker.send(Turn { live: live.clone(), log, sockets, done }).is_ok() {
+                answers.push(answer);
+            }
+        }
+        for answer in answers {
+            // Not answered: it began to drain meanwhile.
+            let _: Result<(), oneshot::error::RecvError> = answer.blocking_recv();
+        }
+    }
+
+    /// Probes the servers as this configuration wants it, and no longer as an earlier one did. Needs a tokio runtime.
+    pub(super) fn probe(&mut self, live: &Live) {
+        self.probes.drain(..).for_each(|probe| probe.abort());
+        let probe = |upstream: &Arc<SharedUpstream>| {
+            let probe = health::probe(Arc::clone(upstream), Arc::clone(&live.config));
+            Handle::current().spawn(probe).abort_handle()
+        };
+        self.probes = live.upstreams.iter().map(probe).collect();
+    }
+
+    /// Opens the access log's file anew, as after a rotation.
+    pub(super) fn reopen_log(&self) -> Result<(), AccessLogError> {
+        self.log.as_ref().map_or(Ok(()), AccessLog::reopen)
+    }
+
+    /// Writes what is left of the access logs; for the end.
+    pub(super) fn close_logs(&mut self) {
+        self.earlier_logs.clear();
+        self.log = None;
+    }
+}
+
+/// An upstream of the new configuration, with the state of the old one's of the same name.
+fn upstream(old: &Live, config: &Config, model: &Upstream) -> Arc<SharedUpstream> {
+    let settings = settings(config, model);
+    let earlier = old.upstreams.iter().find(|upstream| *upstream.name == *model.name);
+    let keep_alive = old.config.timeouts.server_keep_alive == config.timeouts.server_keep_alive;
+    match earlier {
+        Some(earlier) if keep_alive && earlier.model == *model => Arc::clone(earlier),
+        Some(earlier) => earlier.reconfigured(&settings),
+        None => SharedUpstream::new(&settings),
+    }
+}
+
+/// What an upstream of this configuration is made of.
+pub(super) fn settings<'a>(config: &Config, upstream: &'a Upstream) -> Settings<'a> {
+    let seed = u64::from(std::process::id());
+    Settings { upstream, server_keep_alive: config.timeouts.server_keep_alive, seed }
+}
