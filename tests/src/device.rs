@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::Client;
-use crate::deadline::{PATIENCE, until};
+use crate::deadline::{PATIENCE, until, until_true};
 use crate::ports::Reserved;
 use crate::process::Process;
 use crate::skip;
@@ -49,6 +49,18 @@ impl Device {
 
     pub(crate) fn keep(&mut self, ports: Vec<Reserved>) {
         self.ports = ports;
+    }
+
+    /// `cmim upgrade ARGUMENTS`, which succeeds: the process that has taken over. This one ends by itself.
+    #[track_caller]
+    pub fn upgrade(&self, arguments: &[&str]) -> Successor {
+        let mut all = vec!["upgrade"];
+        all.extend(arguments);
+        let output = self.cmim(&all);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{output:?}; the device said: {}", self.output());
+        let pid = said.strip_prefix("pid ").and_then(|rest| rest.split(' ').next()).and_then(|pid| pid.parse().ok());
+        Successor { pid: pid.unwrap_or_else(|| panic!("no pid in `{said}`")), said }
     }
 
     /// Waits for the control socket: the device makes it once its listeners are there.
@@ -201,6 +213,50 @@ impl Device {
 
     pub fn running(&mut self) -> bool {
         self.process.try_status().is_none()
+    }
+}
+
+/// A process that took a device's place, ended when the test is over.
+#[derive(Debug)]
+pub struct Successor {
+    pub pid: u32,
+    /// What the command said.
+    pub said: String,
+}
+
+impl Successor {
+    /// SIGTERM; returns once it has ended.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.signal(Signal::TERM);
+        until_true("the successor ends", PATIENCE, || !self.is_there());
+    }
+
+    fn is_there(&self) -> bool {
+        // One that waits for its parent, which may be anybody by now, has ended.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
+            // It may have ended on its own.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        self.signal(Signal::TERM);
+        let end = Instant::now() + Duration::from_secs(2);
+        while self.is_there() {
+            if Instant::now() > end {
+                self.signal(Signal::KILL);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

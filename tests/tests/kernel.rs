@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cmim_tests::deadline::{PATIENCE, until, until_true};
 use cmim_tests::origin::faulty::ok;
-use cmim_tests::{Client, Device, Namespace, ScriptedServer, Setup, skip};
+use cmim_tests::{Client, Device, Load, Namespace, ScriptedServer, Setup, skip};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -391,6 +391,59 @@ fn a_reload_tells_the_kernel_of_listeners_rates_and_interfaces() {
     bench.device.reload();
     assert_eq!(bench.device.json(&["guard"])["interfaces"][0]["name"], INTERFACE);
     bench.client().get("/").assert_whole(b"ok");
+}
+
+#[test]
+fn an_upgrade_hands_guard_pins_and_deny_list_over_under_load() {
+    if skipped("an_upgrade_hands_guard_pins_and_deny_list_over_under_load") {
+        return;
+    }
+    let mut bench = Bench::start("required");
+    let pinned = pins(bench.device.pin_dir());
+    assert!(bench.device.cmim(&["deny", "add", "198.51.100.0/24"]).status.success());
+    let load = bench.outside.run(|| Load::on(bench.device.address(), 8));
+    load.wait_for_more(100);
+    let successor = bench.device.upgrade(&[]);
+    load.wait_for_more(100);
+    until_true("the old process ends", PATIENCE, || !bench.device.running());
+    load.wait_for_more(100);
+    load.assert_no_failure();
+    let status = bench.device.status();
+    assert_eq!((&status["pid"], &status["kernel"]["mode"]), (&json!(successor.pid), &json!("on")), "{status}");
+    assert_eq!(pins(bench.device.pin_dir()), pinned);
+    let guard = bench.device.json(&["guard"]);
+    assert_eq!((&guard["interfaces"][0]["name"], &guard["denied"]), (&json!(INTERFACE), &json!(1)), "{guard}");
+    assert!(program_names(successor.pid).contains("cmim_guard"));
+    successor.stop();
+    assert!(!bench.device.pin_dir().exists(), "nothing is left");
+}
+
+#[test]
+fn an_upgrade_that_fails_late_gives_guard_and_pins_back() {
+    if skipped("an_upgrade_that_fails_late_gives_guard_and_pins_back") {
+        return;
+    }
+    let mut bench = Bench::start("required");
+    let pinned = pins(bench.device.pin_dir());
+    // It has taken the pins and the interface when it finds no directory for its tier.
+    bench
+        .device
+        .edit(|text| text.replace("[limits]", "[[buffer.tier]]\nkind = \"disk\"\npath = \"/proc/nowhere\"\n[limits]"));
+    let refused = bench.device.cmim(&["upgrade"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("/proc/nowhere"), "{refused:?}");
+    let pid = bench.device.pid();
+    assert_eq!(bench.device.status()["pid"], pid);
+    assert_eq!(pins(bench.device.pin_dir()), pinned);
+    let guard = bench.device.json(&["guard"]);
+    assert_eq!(guard["interfaces"][0]["name"], INTERFACE, "{guard}");
+    let before = guard["counters"]["packets"].as_u64();
+    bench.client().get("/").assert_whole(b"ok");
+    assert!(bench.device.json(&["guard"])["counters"]["packets"].as_u64() > before, "it guards");
+    assert!(bench.device.running());
+    let pin_dir = bench.device.pin_dir().to_owned();
+    assert_eq!(bench.device.stop().code(), Some(0), "{}", bench.device.output());
+    assert!(!pin_dir.exists(), "nothing is left");
 }
 
 #[test]

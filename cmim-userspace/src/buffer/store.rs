@@ -139,6 +139,15 @@ impl Store {
             tier.unlock();
         }
     }
+
+    /// Takes the directories again after [`Self::unlock_directories`]: the other process did not come to be.
+    pub fn lock_directories(&self) {
+        for tier in &self.space.tiers {
+            if let Err(error) = tier.lock() {
+                tracing::warn!("{error}");
+            }
+        }
+    }
 }
 
 impl Drop for Store {

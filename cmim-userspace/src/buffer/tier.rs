@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::condition::{Condition, Fault};
 use super::directory;
+use super::error::BufferError;
 use super::extent::{Extent, Presence};
 use super::extents::Freed;
 use super::figures::{Counts, Figures};
@@ -284,6 +285,13 @@ impl Tier {
     pub(super) fn unlock(&self) {
         // A failed unlock is undone by closing the descriptor.
         *self.directory.lock() = None;
+    }
+
+    /// Takes the directory again after [`Self::unlock`].
+    pub(super) fn lock(&self) -> Result<(), BufferError> {
+        let opened = directory::open(self.index, &self.path)?;
+        *self.directory.lock() = Some(opened);
+        Ok(())
     }
 }
 

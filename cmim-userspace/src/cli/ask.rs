@@ -136,6 +136,11 @@ impl Daemon {
         self.change(&Request::Drain)
     }
 
+    /// Puts another binary in the daemon's place; the daemon's line that says so.
+    pub(super) fn upgrade(&self, binary: Option<PathBuf>) -> Result<String, CliError> {
+        self.change(&Request::Upgrade { binary })
+    }
+
     /// The running configuration as TOML.
     pub(super) fn config(&self) -> Result<String, CliError> {
         match self.ask(&Request::ConfigShow)? {

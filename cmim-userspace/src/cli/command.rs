@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use super::ask::Daemon;
 use super::{
     CliError, Screen, buffers, check, completions, config, connections, deny, doctor, drain, guard, jobs, man, queues,
-    reload, run, servers, status,
+    reload, run, servers, status, upgrade,
 };
 
 const EXAMPLES: &str = "\
@@ -67,6 +67,8 @@ pub enum Command {
     Reload(reload::Args),
     /// Stop accepting, finish what is under way and end
     Drain(drain::Args),
+    /// Put a new binary in the daemon's place; no request fails
+    Upgrade(upgrade::Args),
     /// Say what this kernel and user allow, and the way out where something is missing
     Doctor(doctor::Args),
     /// Print the completions for a shell
@@ -98,6 +100,7 @@ impl Cli {
             Command::Guard(args) => guard::execute(&args, &daemon(), screen),
             Command::Buffers(args) => buffers::execute(&args, &daemon(), screen),
             Command::Reload(args) => reload::execute(&args, &daemon(), screen),
+            Command::Upgrade(args) => upgrade::execute(&args, &daemon(), screen),
             Command::Drain(args) => drain::execute(&args, &daemon(), screen),
             Command::Doctor(args) => doctor::execute(&args, screen),
             Command::Completions(args) => completions::execute(&args, screen),
@@ -167,6 +170,7 @@ mod tests {
             "guard",
             "reload",
             "drain",
+            "upgrade",
             "doctor",
             "completions",
             "man",

@@ -25,6 +25,7 @@ mod screen;
 mod servers;
 mod status;
 mod table;
+mod upgrade;
 
 pub use command::{Cli, Command};
 pub use error::CliError;

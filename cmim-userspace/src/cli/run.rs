@@ -64,7 +64,10 @@ pub(super) fn execute(args: Args, control: Option<PathBuf>) -> Result<(), CliErr
     if args.listen.is_empty() {
         let file = args.config.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
         let source = Source::new(&file, control);
-        let config = source.load().map_err(CliError::File)?;
+        let config = source.load().map_err(|errors| {
+            worker::tell_predecessor(&errors);
+            CliError::File(errors)
+        })?;
         worker::run(config, Some(source))?;
     } else {
         let config = config::quick(&quick(args, control)).map_err(CliError::Flags)?;

@@ -220,7 +220,7 @@ impl<'a> Connection<'a> {
 
     /// The device is shutting down, or the listener is gone, and no head has begun.
     fn is_drained(&self) -> bool {
-        (self.site.drain.has_begun() || self.last) && self.head_since.is_none()
+        (self.site.drain.ends_idle() || self.last) && self.head_since.is_none()
     }
 
     /// Takes the heads that are there already, up to the depth.

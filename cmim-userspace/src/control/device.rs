@@ -72,4 +72,11 @@ pub trait Device: Send + Sync + 'static {
     fn remove_server(&self, upstream: &str, address: &str) -> Result<(), String>;
     /// Stops accepting and ends once the open requests are answered, as at SIGTERM.
     fn drain(&self);
+    /// Starts `binary`, or the daemon's own path, hands everything to it and finishes; one line that says so. Takes as
+    /// long as the new process's start.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why this process goes on.
+    fn upgrade(&self, binary: Option<PathBuf>) -> Result<String, String>;
 }

@@ -53,13 +53,17 @@ pub enum Request {
     Reload,
     /// Stops accepting, finishes and ends.
     Drain,
+    /// Starts `binary`, or the daemon's own path, in the daemon's place, and finishes.
+    Upgrade {
+        binary: Option<PathBuf>,
+    },
 }
 
 impl Request {
     /// Whether it waits for more than locks: for host names, workers, another process.
     #[must_use]
     pub fn takes_time(&self) -> bool {
-        matches!(self, Self::Reload | Self::ServerAdd { .. } | Self::ServerRemove { .. })
+        matches!(self, Self::Reload | Self::ServerAdd { .. } | Self::ServerRemove { .. } | Self::Upgrade { .. })
     }
 }
 

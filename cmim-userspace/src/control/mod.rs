@@ -13,7 +13,7 @@ mod server;
 pub use client::ask;
 pub use device::Device;
 pub use error::ControlError;
-pub use server::{Answering, ControlSocket, bind, serve};
+pub use server::{Answering, ControlSocket, bind, bind_beside, serve};
 
 #[cfg(test)]
 pub(crate) use server::tests::FakeDevice;

@@ -82,7 +82,23 @@ pub fn bind(path: &Path) -> Result<ControlSocket, ControlError> {
     Ok(ControlSocket { listener, file, answering: Answering::default() })
 }
 
+/// Binds a socket beside the one at `path`, for a daemon that takes another's place: [`ControlSocket::take_place`] puts
+/// it there.
+pub fn bind_beside(path: &Path) -> Result<ControlSocket, ControlError> {
+    let mut beside = path.to_owned();
+    beside.as_mut_os_string().push(".new");
+    bind(&beside)
+}
+
 impl ControlSocket {
+    /// Moves the socket to `path` in one step; whoever connects there finds the one or the other.
+    pub fn take_place(&mut self, path: &Path) -> Result<(), ControlError> {
+        let failed = |source| ControlError::Bind { path: path.to_owned(), source };
+        fs::rename(self.path(), path).map_err(failed)?;
+        self.file.path = path.to_owned();
+        Ok(())
+    }
+
     /// Gives the socket to the user that the daemon is about to become.
     ///
     /// # Errors
@@ -285,6 +301,7 @@ fn answer(request: Request, device: &dyn Device) -> Answer {
             let removed = device.remove_server(&upstream, &address);
             changed(removed, || format!("{address} is no server of {upstream} any more"))
         }
+        Request::Upgrade { binary } => device.upgrade(binary).map_or_else(Answer::Refused, Answer::Changed),
         Request::Drain => {
             device.drain();
             Answer::Changed("draining".to_owned())
@@ -417,6 +434,10 @@ pub(crate) mod tests {
         }
 
         fn drain(&self) {}
+
+        fn upgrade(&self, _: Option<PathBuf>) -> Result<String, String> {
+            Err("it does not start".to_owned())
+        }
     }
 
     fn scratch(name: &str) -> PathBuf {
@@ -549,6 +570,20 @@ pub(crate) mod tests {
             assert!(error.to_string().starts_with("another cmim answers at "), "{error}");
             assert!(ask(path, &Request::Status).is_ok(), "the first one goes on");
         });
+    }
+
+    #[test]
+    fn a_successors_socket_takes_the_place_in_one_step() {
+        let dir = scratch("place");
+        let path = dir.join("control.sock");
+        let old = bind(&path).expect("binds");
+        let mut new = bind_beside(&path).expect("binds");
+        new.take_place(&path).expect("moves");
+        drop(old);
+        assert!(StdStream::connect(&path).is_ok(), "the new one's stays and listens");
+        drop(new);
+        assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 0);
+        fs::remove_dir_all(dir).expect("removed");
     }
 
     #[test]

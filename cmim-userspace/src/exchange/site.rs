@@ -71,12 +71,14 @@ impl Current {
         old.drain.stand(Standing::Superseded);
     }
 
-    /// The device is shutting down, also for requests that an earlier site still has.
-    pub fn drain(&self) {
+    /// The device is shutting down, also for requests that an earlier site still has. `retiring`: another process takes
+    /// the connections, so that each may stay until its client has been told in a reply.
+    pub fn drain(&self, retiring: bool) {
+        let standing = if retiring { Standing::Retiring } else { Standing::Draining };
         for site in self.earlier.borrow().iter().filter_map(Weak::upgrade) {
-            site.drain.stand(Standing::Draining);
+            site.drain.stand(standing);
         }
-        self.site().drain.stand(Standing::Draining);
+        self.site().drain.stand(standing);
     }
 }
 
@@ -85,6 +87,7 @@ enum Standing {
     #[default]
     InForce,
     Superseded,
+    Retiring,
     Draining,
 }
 
@@ -101,8 +104,14 @@ impl Drain {
         self.told.notify_waiters();
     }
 
-    /// Whether the device is shutting down: connections end.
+    /// Whether the device is shutting down: connections end behind their next reply.
     pub fn has_begun(&self) -> bool {
+        matches!(self.standing.get(), Standing::Retiring | Standing::Draining)
+    }
+
+    /// Whether connections without a request end at once. One that is closed just when its client sends a request fails
+    /// it, so that this is for an end that cannot wait.
+    pub fn ends_idle(&self) -> bool {
         self.standing.get() == Standing::Draining
     }
 

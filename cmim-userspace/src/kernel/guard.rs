@@ -80,6 +80,17 @@ impl Interfaces {
         self.look(guard);
     }
 
+    /// Lets all of them go, for another daemon; a look guards them again.
+    pub(super) fn let_go(&mut self, guard: &mut Xdp) {
+        for interface in &mut self.all {
+            let name = std::mem::take(&mut interface.name);
+            if let State::Guarded { link, .. } = std::mem::replace(interface, Interface::new(&name)).state {
+                // It may have gone with its interface.
+                let _: Result<(), ProgramError> = guard.detach(link);
+            }
+        }
+    }
+
     /// Guards those that have appeared since the last look, or at the first one, and notices those that have vanished.
     /// Interfaces are those of the calling thread's network namespace.
     pub(super) fn look(&mut self, guard: &mut Xdp) {

@@ -9,6 +9,7 @@ use cmim_common::names;
 use cmim_common::rate;
 use cmim_common::settings::Settings;
 use cmim_common::spread::MAX_WORKERS;
+use rustix::net::sockopt::socket_reuseport;
 
 use super::error::KernelError;
 use super::guard::Interfaces;
@@ -17,7 +18,7 @@ use super::load;
 use super::log::KernelLog;
 use super::maps::Maps;
 use super::piece::{Piece, Without};
-use super::pin::PinDir;
+use super::pin::{Lent, PinDir};
 use super::steer::{self, Steering};
 use super::workers::Workers;
 use crate::config::model::{Kernel, ListenAddress};
@@ -37,6 +38,7 @@ pub(super) struct Loaded {
     pub(super) steering: Steering,
     pub(super) workers: Workers,
     pub(super) pins: Option<PinDir>,
+    sharing: Sharing,
     pub(super) maps: Maps,
     pub(super) log: Option<KernelLog>,
     pub(super) listeners: Vec<Listening>,
@@ -47,23 +49,51 @@ pub(super) struct Loaded {
     pub(super) no_cookies: Option<String>,
 }
 
+/// The object with its maps in the kernel, and the guard as well; in force nowhere.
+pub(super) struct Object {
+    ebpf: Ebpf,
+    /// Whether the guard was loaded without its answers to SYNs.
+    lacks_cookies: bool,
+    has_guard: bool,
+}
+
+/// Whose the interfaces and the pins are.
+#[derive(Debug)]
+enum Sharing {
+    Ours,
+    /// Another daemon's, now or in a moment. `pins`: what it takes to make them again.
+    Lent {
+        pins: Option<Lent>,
+    },
+}
+
 /// Whether this host's listeners make SYN cookies: 0 never, 1 when their queue is full, 2 always.
 const SYNCOOKIES: &str = "net.ipv4.tcp_syncookies";
 
 impl Loaded {
+    /// Makes the maps and loads the guard, which takes the most of the time, and touches nothing that only one daemon can
+    /// have. `None`: nothing is in the kernel, and `missing` says why.
+    pub(super) fn prepare(kernel: &Kernel, without: Without<'_>, missing: &mut Vec<KernelError>) -> Option<Object> {
+        let cookies_wanted = kernel.syn_rate_per_listener > 0 && !kernel.interfaces.is_empty();
+        let cookies =
+            if cookies_wanted && load::lacking_capabilities().is_empty() { without.permit_cookies() } else { Ok(()) };
+        let mut ebpf = keep(missing, load::object(cookies.is_ok()))?;
+        let lacks_cookies = keep(missing, cookies).is_none();
+        let guard = without.permit(Piece::Guard).and_then(|()| load::guard(&mut ebpf).map(|_| ()));
+        let has_guard = keep(missing, guard).is_some();
+        Some(Object { ebpf, lacks_cookies, has_guard })
+    }
+
     /// Brings up as much as this host allows. `None`: nothing is in the kernel, and `missing` says why.
     pub(super) fn bring_up(
+        object: Object,
         kernel: &Kernel,
         listeners: &[Listening],
         workers: usize,
         without: Without<'_>,
         missing: &mut Vec<KernelError>,
     ) -> Option<Self> {
-        let cookies_wanted = kernel.syn_rate_per_listener > 0 && !kernel.interfaces.is_empty();
-        let cookies =
-            if cookies_wanted && load::lacking_capabilities().is_empty() { without.permit_cookies() } else { Ok(()) };
-        let mut ebpf = keep(missing, load::object(cookies.is_ok()))?;
-        let lacks_cookies = keep(missing, cookies).is_none();
+        let Object { mut ebpf, lacks_cookies, has_guard } = object;
         let mut pins = claim_pins(&kernel.pin_dir, missing)?;
         if let Some(pins) = &mut pins {
             pin_all(pins, &ebpf, missing);
@@ -74,13 +104,14 @@ impl Loaded {
         let log = keep(missing, KernelLog::take(&mut ebpf));
         let mut loaded = Self {
             ebpf,
-            guard: None,
+            guard: has_guard.then(|| Interfaces::new(&kernel.interfaces, kernel.xdp_mode)),
             verdict: false,
             spread: false,
             spread_over: Vec::new(),
             steering,
             workers: shared,
             pins,
+            sharing: Sharing::Ours,
             maps,
             log,
             listeners: Vec::new(),
@@ -89,7 +120,8 @@ impl Loaded {
             no_cookies: None,
         };
         keep(missing, loaded.set_limits(kernel));
-        loaded.load_programs(kernel, workers, without, missing);
+        loaded.look_for_interfaces();
+        loaded.load_programs(workers, without, missing);
         loaded.set_listeners(listeners, without, missing);
         if let Some(pins) = &mut loaded.pins {
             pins.relieve();
@@ -97,12 +129,7 @@ impl Loaded {
         Some(loaded)
     }
 
-    fn load_programs(&mut self, kernel: &Kernel, workers: usize, without: Without<'_>, missing: &mut Vec<KernelError>) {
-        let guard = without.permit(Piece::Guard).and_then(|()| load::guard(&mut self.ebpf).map(|_| ()));
-        if keep(missing, guard).is_some() {
-            self.guard = Some(Interfaces::new(&kernel.interfaces, kernel.xdp_mode));
-            self.look_for_interfaces();
-        }
+    fn load_programs(&mut self, workers: usize, without: Without<'_>, missing: &mut Vec<KernelError>) {
         let verdict = without.permit(Piece::Verdict).and_then(|()| load::verdict(&mut self.ebpf, &self.maps.sockets));
         self.verdict = keep(missing, verdict).is_some();
         if (2..=MAX_WORKERS).contains(&workers) {
@@ -174,8 +201,10 @@ impl Loaded {
         };
         self.steering.put(row, &open.sockets)?;
         let several: &[BorrowedFd<'_>] = &open.sockets;
+        // Workers that share one socket (of systemd) are no group to choose from.
         if let [first, _, ..] = several
             && self.spread
+            && socket_reuseport(first).unwrap_or(false)
         {
             let address = open.address.to_string();
             steer::spread_over(&self.ebpf, *first, &address)?;
@@ -200,8 +229,34 @@ impl Loaded {
         self.with_guard(|interfaces, guard| interfaces.set_names(names, guard));
     }
 
+    /// Gives up what only one daemon can have: the interfaces and the pins. Steering goes on.
+    pub(super) fn lend(&mut self) {
+        self.with_guard(Interfaces::let_go);
+        self.sharing = Sharing::Lent { pins: self.pins.take().map(PinDir::lend) };
+    }
+
+    /// The other daemon did not come to be.
+    pub(super) fn take_back(&mut self) -> Result<(), KernelError> {
+        let sharing = std::mem::replace(&mut self.sharing, Sharing::Ours);
+        self.look_for_interfaces();
+        if let Sharing::Lent { pins: Some(lent) } = sharing {
+            let (pins, link) = lent.take_back()?;
+            self.pins = Some(pins);
+            if let Some(link) = link {
+                self.steering.is_pinned(link);
+            }
+        }
+        Ok(())
+    }
+
+    /// The other daemon's steering is in force.
+    pub(super) fn retire(&mut self) {
+        self.sharing = Sharing::Lent { pins: None };
+        self.steering.detach();
+    }
+
     fn with_guard(&mut self, act: impl FnOnce(&mut Interfaces, &mut Xdp)) {
-        let Some(interfaces) = &mut self.guard else { return };
+        let Some(interfaces) = self.guard.as_mut().filter(|_| matches!(self.sharing, Sharing::Ours)) else { return };
         let program = self.ebpf.program_mut(names::GUARD);
         if let Some(guard) = program.and_then(|program| <&mut Xdp>::try_from(program).ok()) {
             act(interfaces, guard);

@@ -28,5 +28,5 @@ mod tests;
 pub use capability::{Finding, doctor};
 pub use error::KernelError;
 pub use listening::{Listening, OpenSockets};
-pub use part::{KernelPart, start};
+pub use part::{KernelPart, start, start_after};
 pub use workers::WorkerLoad;

@@ -41,21 +41,51 @@ pub(super) struct Rates {
 ///
 /// Only with `mode = "required"`: everything that is missing, each with its way out.
 pub fn start(kernel: &Kernel, listeners: &[Listening], workers: usize) -> Result<KernelPart, KernelError> {
-    start_without(kernel, listeners, workers, &[])
+    start_with(kernel, listeners, workers, &[], || {})
+}
+
+/// The same in the place of another daemon. `release` is called once, also without a kernel part: before interfaces and
+/// pins are taken, and no sooner, so that the guard is missing as shortly as can be.
+///
+/// # Errors
+///
+/// As [`start`].
+pub fn start_after(
+    kernel: &Kernel,
+    listeners: &[Listening],
+    workers: usize,
+    release: impl FnOnce(),
+) -> Result<KernelPart, KernelError> {
+    start_with(kernel, listeners, workers, &[], release)
 }
 
 /// The same on a kernel that has not all the pieces.
+#[cfg(test)]
 pub(super) fn start_without(
     kernel: &Kernel,
     listeners: &[Listening],
     workers: usize,
     pieces: &[Piece],
 ) -> Result<KernelPart, KernelError> {
+    start_with(kernel, listeners, workers, pieces, || {})
+}
+
+fn start_with(
+    kernel: &Kernel,
+    listeners: &[Listening],
+    workers: usize,
+    pieces: &[Piece],
+    release: impl FnOnce(),
+) -> Result<KernelPart, KernelError> {
     let mut part = KernelPart { mode: kernel.mode, rates: Rates::of(kernel), ..KernelPart::off() };
     if kernel.mode == KernelMode::Off {
+        release();
         return Ok(part);
     }
-    part.loaded = Loaded::bring_up(kernel, listeners, workers, Without(pieces), &mut part.missing);
+    let object = Loaded::prepare(kernel, Without(pieces), &mut part.missing);
+    release();
+    part.loaded = object
+        .and_then(|object| Loaded::bring_up(object, kernel, listeners, workers, Without(pieces), &mut part.missing));
     if part.loaded.is_some() {
         part.pin_dir = kernel.pin_dir.display().to_string();
     }
@@ -204,6 +234,35 @@ impl KernelPart {
         if let Some(loaded) = &mut self.loaded {
             loaded.look_for_interfaces();
         }
+    }
+
+    /// Gives up what only one daemon can have (interfaces, pins), for one that is about to take this one's place.
+    pub fn lend(&mut self) {
+        if let Some(loaded) = &mut self.loaded {
+            loaded.lend();
+        }
+    }
+
+    /// Takes that back: the other one did not come to be.
+    ///
+    /// # Errors
+    ///
+    /// When the pins cannot be made again; the interfaces are guarded all the same.
+    pub fn take_back(&mut self) -> Result<(), KernelError> {
+        self.loaded.as_mut().map_or(Ok(()), Loaded::take_back)
+    }
+
+    /// The other one is there: connections are steered by it.
+    pub fn retire(&mut self) {
+        if let Some(loaded) = &mut self.loaded {
+            loaded.retire();
+        }
+    }
+
+    /// Whether anything is in the kernel.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.is_some()
     }
 
     /// The counters of all CPUs together; `None` without a kernel part.

@@ -14,8 +14,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use aya::maps::Map;
-use aya::programs::links::PinnedLink;
+use aya::maps::{Map, MapData};
+use aya::programs::links::{FdLink, PinnedLink};
 use cmim_common::names;
 use rustix::fs::{
     AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid, chownat, fchown, flock, fstat, fstatfs, mkdir, openat, rmdir,
@@ -115,6 +115,23 @@ impl PinDir {
         &self.pinned
     }
 
+    /// Lets another process have the directory, with the pins as a dead daemon leaves them; what they were is kept, so that
+    /// they can be put back.
+    pub(super) fn lend(mut self) -> Lent {
+        let mut lent = Lent { path: self.path.clone(), maps: Vec::new(), link: None };
+        for name in std::mem::take(&mut self.pinned) {
+            let path = self.path.join(name);
+            if name == names::STEER_LINK {
+                lent.link = PinnedLink::from_pin(path).ok().map(FdLink::from);
+            } else if let Ok(map) = MapData::from_pin(path) {
+                lent.maps.push((name, map));
+            }
+        }
+        self.own = false;
+        // Dropping `self` gives the lock back.
+        lent
+    }
+
     /// Gives the directory and the pins to the user that the daemon is about to become, so that it can remove them.
     ///
     /// # Errors
@@ -145,6 +162,37 @@ impl PinDir {
             tracing::info!(pin_dir = %self.path.display(), removed, "removed the pins that a dead daemon left");
         }
         Ok(())
+    }
+}
+
+/// A pin directory that another process was to have.
+#[derive(Debug)]
+pub(super) struct Lent {
+    path: PathBuf,
+    maps: Vec<(&'static str, MapData)>,
+    link: Option<FdLink>,
+}
+
+impl Lent {
+    /// Takes the directory over again and pins what was pinned. The steering link's pin comes back as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`PinDir::claim`], or when a pin is refused.
+    pub(super) fn take_back(self) -> Result<(PinDir, Option<PinnedLink>), KernelError> {
+        let mut pins = PinDir::claim(&self.path)?;
+        for (name, map) in self.maps {
+            map.pin(self.path.join(name)).map_err(|source| KernelError::Pin { name, source })?;
+            pins.pinned.push(name);
+        }
+        let name = names::STEER_LINK;
+        let link = self.link.map(|link| link.pin(self.path.join(name))).transpose();
+        let link = link.map_err(|source| KernelError::Pin { name, source })?;
+        if link.is_some() {
+            pins.pinned.push(name);
+        }
+        pins.relieve();
+        Ok((pins, link))
     }
 }
 

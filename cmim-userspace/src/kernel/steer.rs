@@ -134,6 +134,16 @@ impl Steering {
         Ok(())
     }
 
+    /// The attachment is pinned again.
+    pub(super) fn is_pinned(&mut self, link: PinnedLink) {
+        self.link = Some(Link::Pinned(link));
+    }
+
+    /// Takes the steering program out of force, as far as no pin holds it.
+    pub(super) fn detach(&mut self) {
+        self.link = None;
+    }
+
     /// Puts a listener's sockets into a row, one for each worker.
     ///
     /// # Errors

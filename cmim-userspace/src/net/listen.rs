@@ -46,6 +46,29 @@ impl Bound {
     }
 }
 
+/// An address that somebody else has opened: its sockets, one for each worker at least. Where there are fewer, workers
+/// share one; where there are more, some worker has several, because a connection may wait at each of them.
+pub fn inherited(
+    listener: &str,
+    address: ListenAddress,
+    workers: usize,
+    sockets: Vec<TcpListener>,
+) -> Result<Bound, ListenError> {
+    let explain = |source| explain(listener, address, source);
+    let mut bound = address;
+    if let (ListenAddress::One(one), Some(first)) = (&mut bound, sockets.first()) {
+        *one = first.local_addr().map_err(explain)?;
+    }
+    let mut shared = Vec::new();
+    if sockets.len() < workers {
+        for socket in sockets.iter().cycle().take(workers - sockets.len()) {
+            shared.push(Socket::from(socket.try_clone().map_err(explain)?));
+        }
+    }
+    let sockets = sockets.into_iter().map(Socket::from).chain(shared).collect();
+    Ok(Bound { listener: listener.to_owned(), address: bound, sockets })
+}
+
 /// Binds `address` once for each worker; `own`: where this process listens already. Port 0 is replaced by one of the kernel's choice, the same for all. Of many
 /// addresses the sockets have the first; the kernel part leads connections for the others to them.
 pub fn bind(
@@ -154,5 +177,21 @@ mod tests {
         let every = SocketAddr::from(([0, 0, 0, 0], own.bind_address().port())).into();
         assert!(bind("web", every, 1, &[]).is_err());
         bind("web", every, 1, &[own]).unwrap().listen().unwrap();
+    }
+
+    #[test]
+    fn workers_share_inherited_sockets_where_there_are_too_few() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let inherit = |workers| {
+            let sockets = vec![socket.try_clone().unwrap(), socket.try_clone().unwrap()];
+            inherited("web", ANY, workers, sockets).unwrap()
+        };
+        assert_eq!(inherit(3).address(), address.into(), "the port is the socket's");
+        for (workers, sockets) in [(1, 2), (2, 2), (3, 3), (5, 5)] {
+            let listening = inherit(workers).listen().unwrap();
+            assert_eq!(listening.len(), sockets);
+            assert!(listening.iter().all(|socket| socket.local_addr().unwrap() == address));
+        }
     }
 }

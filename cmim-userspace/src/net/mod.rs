@@ -3,10 +3,12 @@
 //! It moves bytes and knows no HTTP.
 
 mod connect;
+mod handover;
 mod listen;
 pub mod proxy_protocol;
 mod stream;
 
 pub use connect::connect;
-pub use listen::{Bound, ListenError, bind};
+pub use handover::{Channel, Inherited, MOST_SOCKETS};
+pub use listen::{Bound, ListenError, bind, inherited};
 pub use stream::Stream;

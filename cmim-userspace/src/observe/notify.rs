@@ -11,6 +11,11 @@ pub fn ready() {
     send(&[NotifyState::Ready]);
 }
 
+/// Another process is the daemon from now on. To be said by the one that was.
+pub fn handed_over(to: u32) {
+    send(&[NotifyState::MainPid(to)]);
+}
+
 /// The device has begun to drain.
 pub fn stopping() {
     send(&[NotifyState::Stopping]);

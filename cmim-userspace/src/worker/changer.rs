@@ -3,7 +3,6 @@
 //! Owns what a change goes through: the doorways, the access log, the workers' ends, the probes. What can be refused is
 //! done first (addresses bound, log opened); what is done to the rest afterwards cannot fail.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -12,15 +11,15 @@ use tokio::task::AbortHandle;
 
 use super::accept::Admission;
 use super::device::{Daemon, Live};
-use super::doorways::Doorways;
+use super::doorways::Fresh;
 use super::event_loop::{Sockets, Turn};
 use super::health;
 use crate::config::model::Upstream;
-use crate::config::{self, Config, ConfigErrors, Source};
+use crate::config::{self, Config, ConfigErrors};
 use crate::control::message::Reloaded;
 use crate::exchange::upstream::SharedUpstream;
 use crate::kernel::KernelError;
-use crate::net::ListenError;
+use crate::net::{Inherited, ListenError};
 use crate::observe::access_log::{AccessLog, AccessLogError, LogWriter};
 use crate::upstream::Settings;
 
@@ -52,25 +51,24 @@ impl ChangeError {
 /// What a change goes through.
 #[derive(Debug)]
 pub(super) struct Changer {
-    pub source: Option<Source>,
-    pub doorways: Doorways,
-    pub admission: Arc<Admission>,
-    pub workers: Vec<mpsc::UnboundedSender<Turn>>,
+    admission: Arc<Admission>,
+    workers: Vec<mpsc::UnboundedSender<Turn>>,
     /// `None` once the device has ended.
     pub log: Option<AccessLog>,
     /// Logs of earlier configurations that requests under way may still write to.
-    pub earlier_logs: Vec<AccessLog>,
-    pub probes: Vec<AbortHandle>,
+    earlier_logs: Vec<AccessLog>,
+    probes: Vec<AbortHandle>,
 }
 
 impl Changer {
-    pub(super) fn file(&self) -> Option<PathBuf> {
-        self.source.as_ref().map(|source| source.file.clone())
+    /// For these workers; the log comes later.
+    pub(super) fn new(admission: Arc<Admission>, workers: Vec<mpsc::UnboundedSender<Turn>>) -> Self {
+        Self { admission, workers, log: None, earlier_logs: Vec::new(), probes: Vec::new() }
     }
 
     /// Reads the file again.
     pub(super) fn reload(&mut self, device: &Daemon) -> Result<Reloaded, ChangeError> {
-        let source = self.source.as_ref().ok_or(ChangeError::NoFile)?;
+        let source = device.source.as_ref().ok_or(ChangeError::NoFile)?;
         let file = source.file.display().to_string();
         let change = config::change(&device.live().config, source.load()?);
         // Also where nothing differs: the host may allow more than it did.
@@ -87,7 +85,7 @@ impl Changer {
         let config = Arc::new(config);
         let log =
             (old.config.access_log != config.access_log).then(|| AccessLog::open(&config.access_log)).transpose()?;
-        let (sockets, incomplete) = self.open_doors(device, &old, &config)?;
+        let (sockets, incomplete) = Self::open_doors(device, &old, &config)?;
         if let Some(log) = log {
             self.earlier_logs.extend(self.log.replace(log));
         }
@@ -104,30 +102,26 @@ impl Changer {
     }
 
     /// Listens where the new configuration wants it beyond the old one, in the kernel part as well.
-    fn open_doors(
-        &mut self,
-        device: &Daemon,
-        old: &Live,
-        config: &Config,
-    ) -> Result<(Vec<Sockets>, Vec<String>), ChangeError> {
-        let fresh = self.doorways.bind(config)?;
-        let doorways = self.doorways.with(config, &fresh);
+    fn open_doors(device: &Daemon, old: &Live, config: &Config) -> Result<(Vec<Sockets>, Vec<String>), ChangeError> {
+        let mut doorways = device.doorways.lock();
+        let fresh = doorways.bind(config, &mut Inherited::default())?;
+        let listenings = doorways.listenings(config, &fresh);
         let mut kernel = device.kernel.lock();
         let mut incomplete = Vec::new();
         // Before the doors open: no connection passes the guard by.
-        if let Err(error) = kernel.set_listeners(&doorways.listenings(config)) {
+        if let Err(error) = kernel.set_listeners(&listenings) {
             incomplete.push(error.clause());
         }
         let opened = fresh.listen().map_err(ChangeError::from).and_then(|listened| {
-            let new = listened.listenings(&doorways.listenings(config));
-            kernel.open(&listened.open_sockets(), &new)?;
+            kernel.open(&listened.open_sockets(), &listened.listenings(&listenings))?;
             Ok(listened)
         });
         let listened = match opened {
             Ok(listened) => listened,
             Err(error) => {
                 // What they were before; the kernel took that once already.
-                let _: Result<(), KernelError> = kernel.set_listeners(&self.doorways.listenings(&old.config));
+                let before = doorways.listenings(&old.config, &Fresh::default());
+                let _: Result<(), KernelError> = kernel.set_listeners(&before);
                 return Err(error);
             }
         };
@@ -137,7 +131,7 @@ impl Changer {
         if old.config.kernel.interfaces != config.kernel.interfaces {
             kernel.set_interfaces(&config.kernel.interfaces);
         }
-        self.doorways = doorways;
+        *doorways = doorways.with(config, &listened);
         Ok((listened.by_worker(config.daemon.workers), incomplete))
     }
 

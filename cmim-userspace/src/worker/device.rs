@@ -1,5 +1,6 @@
 //! The running device as the control socket and the status page see it.
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
@@ -11,9 +12,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::changer::{ChangeError, Changer};
+use super::doorways::Doorways;
+use super::upgrade::{self, Successor};
 use crate::buffer::{Figures, Store};
 use crate::config::model::{ListenAddress, TierKind};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Source};
 use crate::control::Device;
 use crate::control::message::{
     BufferTier, Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Server, Status,
@@ -49,8 +52,17 @@ pub(super) struct Daemon {
     pub kernel: Mutex<KernelPart>,
     pub started: Instant,
     pub draining: AtomicBool,
-    /// Told when the device is to drain.
+    /// The file that the configuration came from.
+    pub source: Option<Source>,
+    pub doorways: Mutex<Doorways>,
+    /// The socket of the admin address once more, for a successor.
+    pub admin: Option<TcpListener>,
+    /// It became another user at its start, for good.
+    pub gave_up_root: bool,
+    /// Told when the device is to end.
     pub end: Notify,
+    /// A successor has taken over: the end is no hurry.
+    pub handed_over: AtomicBool,
     /// One change of the configuration at a time.
     pub changer: Mutex<Changer>,
 }
@@ -177,7 +189,7 @@ impl Device for Daemon {
     }
 
     fn config_file(&self) -> Option<PathBuf> {
-        self.changer.lock().file()
+        self.source.as_ref().map(|source| source.file.clone())
     }
 
     fn reload(&self) -> Result<Reloaded, Vec<String>> {
@@ -204,6 +216,19 @@ impl Device for Daemon {
 
     fn drain(&self) {
         self.end.notify_one();
+    }
+
+    fn upgrade(&self, binary: Option<PathBuf>) -> Result<String, String> {
+        // No other change meanwhile: the new process reads the file by itself.
+        let _changer = self.changer.lock();
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(ChangeError::Draining.to_string());
+        }
+        let Successor { pid, version } = upgrade::hand_over(self, binary).map_err(|error| error.to_string())?;
+        let left = self.totals().client_open;
+        self.end.notify_one();
+        let own = process::id();
+        Ok(format!("pid {pid} (cmim {version}) has taken over; pid {own} finishes its {left} client connections"))
     }
 }
 

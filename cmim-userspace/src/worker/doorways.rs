@@ -2,27 +2,30 @@
 
 use std::net::TcpListener;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 
 use super::event_loop::Sockets;
 use crate::config::Config;
 use crate::config::model::ListenAddress;
 use crate::kernel::{Listening, OpenSockets};
-use crate::net::{self, Bound, ListenError};
+use crate::net::{self, Bound, Inherited, ListenError};
 
 /// Where the device listens.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Doorways(Vec<Doorway>);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Doorway {
     /// As the configuration has it.
     configured: ListenAddress,
     /// With its port also where the configuration left that to the kernel.
     bound: ListenAddress,
+    /// The workers' sockets once more, to hand to a new process. They keep the door open: this has to go first.
+    sockets: Arc<Vec<TcpListener>>,
 }
 
 /// Addresses that are new, bound and not listening yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Fresh(Vec<(ListenAddress, String, Bound)>);
 
 /// Sockets that listen, for no worker yet.
@@ -30,37 +33,48 @@ pub(super) struct Fresh(Vec<(ListenAddress, String, Bound)>);
 pub(super) struct Listened(Vec<(Doorway, Vec<TcpListener>)>);
 
 impl Doorways {
-    /// Binds what `config` has beyond these.
-    pub(super) fn bind(&self, config: &Config) -> Result<Fresh, ListenError> {
+    /// Binds what `config` has beyond these, or takes it from what others have opened.
+    pub(super) fn bind(&self, config: &Config, inherited: &mut Inherited) -> Result<Fresh, ListenError> {
         let own: Vec<ListenAddress> = self.0.iter().map(|door| door.bound).collect();
+        let workers = config.daemon.workers;
         let mut fresh = Vec::new();
         for listener in &config.listeners {
             for &address in listener.address.iter().filter(|address| !self.has(**address)) {
-                let bound = net::bind(&listener.name, address, config.daemon.workers, &own)?;
+                let sockets = inherited.take(address);
+                let bound = if sockets.is_empty() {
+                    net::bind(&listener.name, address, workers, &own)?
+                } else {
+                    net::inherited(&listener.name, address, workers, sockets)?
+                };
                 fresh.push((address, listener.name.clone(), bound));
             }
         }
         Ok(Fresh(fresh))
     }
 
-    /// These as they are with `config` and what is new in it.
-    pub(super) fn with(&self, config: &Config, fresh: &Fresh) -> Self {
-        let new =
-            fresh.0.iter().map(|(configured, _, bound)| Doorway { configured: *configured, bound: bound.address() });
-        let all = self.0.iter().copied().chain(new);
+    /// These as they are with `config` and what was opened for it.
+    pub(super) fn with(&self, config: &Config, new: &Listened) -> Self {
+        let all = self.0.iter().chain(new.0.iter().map(|(door, _)| door)).cloned();
         let is_wanted =
             |door: &Doorway| config.listeners.iter().any(|listener| listener.address.contains(&door.configured));
         Self(all.filter(is_wanted).collect())
     }
 
-    /// As the kernel part is told of them.
-    pub(super) fn listenings(&self, config: &Config) -> Vec<Listening> {
-        let of = |door: &Doorway| {
+    /// The sockets of each address, as the configuration has it.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = (ListenAddress, &[TcpListener])> {
+        self.0.iter().map(|door| (door.configured, door.sockets.as_slice()))
+    }
+
+    /// As the kernel part is told of them and of what is new.
+    pub(super) fn listenings(&self, config: &Config, fresh: &Fresh) -> Vec<Listening> {
+        let own = self.0.iter().map(|door| (door.configured, door.bound));
+        let new = fresh.0.iter().map(|(configured, _, bound)| (*configured, bound.address()));
+        let of = |(configured, address)| {
             let (id, listener) =
-                (0..).zip(&config.listeners).find(|(_, listener)| listener.address.contains(&door.configured))?;
-            Some(Listening { id, name: listener.name.clone(), address: door.bound })
+                (0..).zip(&config.listeners).find(|(_, listener)| listener.address.contains(&configured))?;
+            Some(Listening { id, name: listener.name.clone(), address })
         };
-        self.0.iter().filter_map(of).collect()
+        own.chain(new).filter_map(of).collect()
     }
 
     fn has(&self, configured: ListenAddress) -> bool {
@@ -73,9 +87,12 @@ impl Fresh {
     pub(super) fn listen(self) -> Result<Listened, ListenError> {
         let mut listened = Vec::new();
         for (configured, name, bound) in self.0 {
-            let door = Doorway { configured, bound: bound.address() };
-            listened.push((door, bound.listen()?));
-            tracing::info!(listener = %name, "listening on {}", door.bound);
+            let address = bound.address();
+            let failed = |source| ListenError::Other { listener: name.clone(), address, source };
+            let sockets = bound.listen()?;
+            let copies = sockets.iter().map(TcpListener::try_clone).collect::<Result<_, _>>().map_err(failed)?;
+            tracing::info!(listener = %name, "listening on {address}");
+            listened.push((Doorway { configured, bound: address, sockets: Arc::new(copies) }, sockets));
         }
         Ok(Listened(listened))
     }

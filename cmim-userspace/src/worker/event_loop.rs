@@ -33,6 +33,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     Running,
+    /// Another process accepts; connections end behind their next reply.
+    Retiring,
     /// No new connections; those that are open end behind their present requests.
     Draining,
     /// The grace is over.
@@ -104,12 +106,12 @@ async fn live(crew: Crew) {
     spawn_local(keep_idle(Rc::clone(&current), idle_watch));
     spawn_local(forget(load));
 
-    loop {
+    let retiring = loop {
         tokio::select! {
             biased;
             // An error says that the main thread is gone, which ends this one too.
-            told = phase.wait_for(|phase| *phase >= Phase::Draining) => match told {
-                Ok(_) => break,
+            told = phase.wait_for(|phase| *phase >= Phase::Retiring) => match told {
+                Ok(phase) => break *phase == Phase::Retiring,
                 Err(_) => return,
             },
             Some(Turn { live, log, sockets, done }) = turns.recv() => {
@@ -120,11 +122,11 @@ async fn live(crew: Crew) {
                 let _: Result<(), ()> = done.send(());
             }
         }
-    }
+    };
     // A change that comes too late is answered by the end of the channel.
     drop(turns);
     doors.close(|_| true).await;
-    current.drain();
+    current.drain(retiring);
     tokio::select! {
         () = here.none_left() => {}
         _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}

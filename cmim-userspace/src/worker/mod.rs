@@ -9,7 +9,11 @@ mod device;
 mod doorways;
 mod event_loop;
 mod health;
+mod predecessor;
 mod privileges;
 mod run;
+mod upgrade;
+mod words;
 
+pub use predecessor::tell_predecessor;
 pub use run::{RunError, run};

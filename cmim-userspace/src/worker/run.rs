@@ -17,13 +17,14 @@ use super::changer::{self, Changer};
 use super::device::{Daemon, Live};
 use super::doorways::Doorways;
 use super::event_loop::{self, Crew, Phase, Sockets, Turn};
+use super::predecessor::{Predecessor, PredecessorError};
 use super::privileges::{self, User, UserError};
 use crate::buffer::{BufferError, Store};
 use crate::config::{Config, Source};
 use crate::control::{self, ControlError, ControlSocket, Device};
 use crate::exchange::upstream::SharedUpstream;
-use crate::kernel::{self, KernelError, KernelPart};
-use crate::net::ListenError;
+use crate::kernel::{self, KernelError, KernelPart, Listening};
+use crate::net::{Inherited, ListenError};
 use crate::observe::access_log::{AccessLog, AccessLogError};
 use crate::observe::admin::{self, AdminError};
 use crate::observe::counters::Counters;
@@ -54,6 +55,8 @@ pub enum RunError {
     Kernel(#[from] KernelError),
     #[error(transparent)]
     User(#[from] UserError),
+    #[error(transparent)]
+    Predecessor(#[from] PredecessorError),
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
 }
@@ -67,11 +70,20 @@ pub fn run(config: Config, source: Option<Source>) -> Result<(), RunError> {
         let _context = runtime.enter();
         Signals::catch()?
     };
-    let prepared = Prepared::new(Arc::new(config))?;
+    let (mut predecessor, inherited) = match Predecessor::meet()? {
+        Some((predecessor, inherited)) => (Some(predecessor), inherited),
+        None => (None, Inherited::of_service_manager().map_err(PredecessorError::ServiceManager)?),
+    };
+    let prepared = Prepared::new(Arc::new(config), inherited, predecessor.as_mut());
+    let prepared = prepared.inspect_err(|error| {
+        if let Some(predecessor) = &predecessor {
+            predecessor.failed(error);
+        }
+    })?;
     if let Some(source) = &source {
         tracing::info!("configuration: {}", source.file.display());
     }
-    prepared.live(source, &runtime, signals)?;
+    prepared.live(source, predecessor, &runtime, signals)?;
     // Probes and answers under way end here; the sockets and pins went with their owners.
     runtime.shutdown_background();
     Ok(())
@@ -105,23 +117,40 @@ struct Prepared {
     log: AccessLog,
     store: Arc<Store>,
     kernel: KernelPart,
+    /// It was root and is somebody else now.
+    gave_up_root: bool,
 }
 
 impl Prepared {
-    fn new(config: Arc<Config>) -> Result<Self, RunError> {
+    /// `inherited`: listening sockets that need not be bound. `predecessor`: whose place this daemon takes.
+    fn new(
+        config: Arc<Config>,
+        mut inherited: Inherited,
+        mut predecessor: Option<&mut Predecessor>,
+    ) -> Result<Self, RunError> {
         let user = config.daemon.user.as_deref().map(User::find).transpose()?.flatten();
-        let fresh = Doorways::default().bind(&config)?;
-        let doorways = Doorways::default().with(&config, &fresh);
-        let addresses = doorways.listenings(&config);
-        let admin = config.daemon.metrics_address.map(admin::bind).transpose()?;
+        let fresh = Doorways::default().bind(&config, &mut inherited)?;
+        let addresses = Doorways::default().listenings(&config, &fresh);
+        let admin = admin(&config, predecessor.as_deref_mut())?;
         let log = AccessLog::open(&config.access_log)?;
         // Before the doors open: no connection passes the guard by.
-        let mut kernel = kernel::start(&config.kernel, &addresses, config.daemon.workers)?;
+        let mut kernel = match predecessor.as_deref_mut() {
+            None => kernel::start(&config.kernel, &addresses, config.daemon.workers)?,
+            Some(predecessor) => take_kernel_part(&config, &addresses, predecessor)?,
+        };
         let listened = fresh.listen()?;
         kernel.open(&listened.open_sockets(), &addresses)?;
+        let doorways = Doorways::default().with(&config, &listened);
         let sockets = listened.by_worker(config.daemon.workers);
+        for address in inherited.left() {
+            tracing::info!("{address} was passed to this process, and no listener has it: closed");
+        }
         // Last: whoever finds it finds the doors open.
-        let control = control::bind(&config.daemon.control_socket)?;
+        let control = match predecessor {
+            Some(_) => control::bind_beside(&config.daemon.control_socket)?,
+            None => control::bind(&config.daemon.control_socket)?,
+        };
+        let gave_up_root = user.is_some();
         if let Some(user) = user {
             kernel.hand_to(user.uid, user.gid)?;
             control.hand_to(user.uid, user.gid)?;
@@ -130,23 +159,38 @@ impl Prepared {
         }
         // As the user who has to open the tiers' files again when one fails.
         let store = Store::open(&config.buffer)?;
-        Ok(Self { config, doorways, sockets, control, admin, log, store, kernel })
+        Ok(Self { config, doorways, sockets, control, admin, log, store, kernel, gave_up_root })
     }
 
-    fn live(self, source: Option<Source>, runtime: &Runtime, signals: Signals) -> Result<(), RunError> {
-        let Self { config, doorways, sockets, control, admin, log, store, kernel } = self;
+    fn live(
+        self,
+        source: Option<Source>,
+        predecessor: Option<Predecessor>,
+        runtime: &Runtime,
+        signals: Signals,
+    ) -> Result<(), RunError> {
+        let Self { config, doorways, sockets, control, admin, log, store, kernel, gave_up_root } = self;
         let admission = Admission::new(&config.limits);
         let (turns, followed): (Vec<_>, Vec<_>) = sockets.iter().map(|_| mpsc::unbounded_channel()).unzip();
-        let changer = Changer {
+        let workers = config.daemon.workers;
+        let upstreams = config.upstreams.iter();
+        let upstreams = upstreams.map(|upstream| SharedUpstream::new(&changer::settings(&config, upstream))).collect();
+        let device = Arc::new(Daemon {
+            live: Mutex::new(Live { config, upstreams }),
+            counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
+            rolls: (0..workers).map(|_| Arc::new(Roll::default())).collect(),
+            store,
+            kernel: Mutex::new(kernel),
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
             source,
-            doorways,
-            admission: Arc::clone(&admission),
-            workers: turns,
-            log: None,
-            earlier_logs: Vec::new(),
-            probes: Vec::new(),
-        };
-        let device = Arc::new(device(&config, store, kernel, changer));
+            doorways: Mutex::new(doorways),
+            admin: admin.as_ref().map(TcpListener::try_clone).transpose()?,
+            gave_up_root,
+            end: Notify::new(),
+            handed_over: AtomicBool::new(false),
+            changer: Mutex::new(Changer::new(Arc::clone(&admission), turns)),
+        });
         let (phase, follow) = watch::channel(Phase::Running);
         let mut workers = Vec::with_capacity(sockets.len());
         for (worker, (sockets, turns)) in sockets.into_iter().zip(followed).enumerate() {
@@ -168,26 +212,34 @@ impl Prepared {
         }
         device.changer.lock().log = Some(log);
         let attendance = Attendance { device, phase, workers };
-        runtime.block_on(attendance.attend(control, admin, signals));
+        runtime.block_on(attendance.attend(control, admin, predecessor, signals))?;
         Ok(())
     }
 }
 
-fn device(config: &Arc<Config>, store: Arc<Store>, kernel: KernelPart, changer: Changer) -> Daemon {
-    let workers = config.daemon.workers;
-    let upstreams = config.upstreams.iter();
-    let upstreams = upstreams.map(|upstream| SharedUpstream::new(&changer::settings(config, upstream))).collect();
-    Daemon {
-        live: Mutex::new(Live { config: Arc::clone(config), upstreams }),
-        counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
-        rolls: (0..workers).map(|_| Arc::new(Roll::default())).collect(),
-        store,
-        kernel: Mutex::new(kernel),
-        started: Instant::now(),
-        draining: AtomicBool::new(false),
-        end: Notify::new(),
-        changer: Mutex::new(changer),
+/// The kernel part in the place of the old daemon's, with its deny list.
+fn take_kernel_part(
+    config: &Config,
+    addresses: &[Listening],
+    predecessor: &mut Predecessor,
+) -> Result<KernelPart, RunError> {
+    let mut released = Ok(());
+    let release = || released = predecessor.release();
+    let mut kernel = kernel::start_after(&config.kernel, addresses, config.daemon.workers, release)?;
+    released?;
+    for network in predecessor.denied() {
+        if let Err(error) = kernel.deny(*network) {
+            tracing::warn!("{network} is not denied any more: {}", error.clause());
+        }
     }
+    Ok(kernel)
+}
+
+/// The admin address, bound here or by the daemon before this one.
+fn admin(config: &Config, predecessor: Option<&mut Predecessor>) -> Result<Option<TcpListener>, AdminError> {
+    let Some(address) = config.daemon.metrics_address else { return Ok(None) };
+    let inherited = predecessor.and_then(|predecessor| predecessor.admin(address));
+    inherited.map_or_else(|| admin::bind(address), Ok).map(Some)
 }
 
 /// The main thread's work while the device runs.
@@ -198,18 +250,20 @@ struct Attendance {
 }
 
 impl Attendance {
-    async fn attend(self, control: ControlSocket, admin: Option<TcpListener>, signals: Signals) {
+    async fn attend(
+        self,
+        mut control: ControlSocket,
+        admin: Option<TcpListener>,
+        predecessor: Option<Predecessor>,
+        signals: Signals,
+    ) -> Result<(), ControlError> {
         let Signals { mut terminate, mut interrupt, hangup } = signals;
         let device: Arc<dyn Device> = Arc::clone(&self.device) as Arc<dyn Device>;
+        // A predecessor's place is taken last of all.
+        control.take_place(&self.device.live().config.daemon.control_socket)?;
         let owed = control.answering();
         let answering = tokio::spawn(control::serve(control, Arc::clone(&device)));
-        if let Some(admin) = admin {
-            tokio::spawn(async move {
-                if let Err(error) = admin::serve(admin, device).await {
-                    tracing::error!("{error}");
-                }
-            });
-        }
+        let admin = admin.map(|admin| tokio::spawn(serve_admin(admin, device)));
         if let Some(log) = self.device.kernel.lock().take_log() {
             tokio::spawn(async move {
                 if let Err(error) = log.forward().await {
@@ -219,21 +273,20 @@ impl Attendance {
         }
         self.device.changer.lock().probe(&self.device.live());
         notify::ready();
+        if let Some(predecessor) = predecessor {
+            predecessor.ready();
+            tracing::info!("taken over from the daemon before this one");
+        }
         tokio::select! {
             () = self.keep(hangup) => {}
             () = self.device.end.notified() => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        notify::stopping();
-        self.device.draining.store(true, Ordering::Relaxed);
-        let grace = self.device.live().config.daemon.shutdown_grace;
-        tracing::info!("draining for at most {} s; a second signal ends at once", grace.as_secs());
-        // A receiver is gone only where its worker is.
-        self.phase.send_replace(Phase::Draining);
+        self.begin_end(admin.as_ref());
         tokio::select! {
             () = self.workers_ended() => {}
-            () = tokio::time::sleep(grace) => tracing::warn!("the grace is over; closing what is still open"),
+            () = tokio::time::sleep(self.grace()) => tracing::warn!("the grace is over; closing what is still open"),
             _ = terminate.recv() => tracing::warn!("closing what is still open"),
             _ = interrupt.recv() => tracing::warn!("closing what is still open"),
         }
@@ -249,6 +302,31 @@ impl Attendance {
         answering.abort();
         self.device.changer.lock().close_logs();
         tracing::info!("ended");
+        Ok(())
+    }
+
+    fn grace(&self) -> Duration {
+        self.device.live().config.daemon.shutdown_grace
+    }
+
+    /// Stops accepting, for good or because another process does.
+    fn begin_end(&self, admin: Option<&tokio::task::JoinHandle<()>>) {
+        let grace = self.grace().as_secs();
+        self.device.draining.store(true, Ordering::Relaxed);
+        let phase = if self.device.handed_over.load(Ordering::Relaxed) {
+            tracing::info!("handed over; finishing for at most {grace} s, a signal ends at once");
+            // The successor answers there from now on.
+            admin.inspect(|admin| admin.abort());
+            Phase::Retiring
+        } else {
+            notify::stopping();
+            tracing::info!("draining for at most {grace} s; a second signal ends at once");
+            Phase::Draining
+        };
+        // They would keep the doors open behind the workers' backs.
+        *self.device.doorways.lock() = Doorways::default();
+        // A receiver is gone only where its worker is.
+        self.phase.send_replace(phase);
     }
 
     /// Hears SIGHUP and tells systemd that the device is alive; never returns.
@@ -272,6 +350,12 @@ impl Attendance {
         while !self.workers.iter().all(JoinHandle::is_finished) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+async fn serve_admin(socket: TcpListener, device: Arc<dyn Device>) {
+    if let Err(error) = admin::serve(socket, device).await {
+        tracing::error!("{error}");
     }
 }
 
