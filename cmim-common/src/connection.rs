@@ -27,17 +27,26 @@ pub struct Connection {
     pub remaining: u64,
     /// Bytes that the kernel handed to the target since the splice began.
     pub spliced: u64,
-    /// Bytes of `spliced` that the target's TCP has taken over, as last seen.
+    /// Bytes of `spliced` that the target's TCP has taken over, as seen at the last burst.
     pub accepted: u64,
+    /// Bytes that were left to the daemon since the splice began. The kernel hands nothing over before the daemon says
+    /// in `CMIM_TAKEN` that it has passed all of these on.
+    pub passed: u64,
     /// Most bytes that may be spliced and not yet accepted.
     pub window: u64,
-    /// The connection that the bytes go to: a key of `CMIM_SOCKETS`.
+    /// The connection that the bytes go to: a key of `CMIM_TARGETS`.
     pub target: ConnectionKey,
+    /// The place in `CMIM_TAKEN`.
+    pub slot: u32,
+    /// The target's `write_seq` when the splice began; see `has_base`.
+    pub base: u32,
     /// A [`Lane`].
     pub lane: u8,
     /// A [`State`].
     pub state: u8,
-    pub reserved: [u8; 2],
+    /// 1: `base` is known.
+    pub has_base: u8,
+    pub reserved: u8,
 }
 
 /// `remaining` of a tunnel: it ends by its connections' ends, not by a count.
@@ -57,7 +66,7 @@ pub enum Lane {
     Local = 4,
 }
 
-/// Where a splice stands; the number is what the maps hold.
+/// Where a splice stood at the last burst; the number is what the maps hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
@@ -65,7 +74,7 @@ pub enum State {
     Installing = 1,
     /// The kernel hands bytes to the target.
     Splicing = 2,
-    /// Something went to userspace, so all that follows must too, until the daemon has relayed it.
+    /// A burst went to userspace, and so does what follows until the daemon has passed it on.
     Paused = 3,
     /// The content's end was reached; nothing more is handed over.
     Draining = 4,
@@ -135,7 +144,7 @@ impl ConnectionKey {
 const _: () = {
     assert!(size_of::<ConnectionKey>() == 2 * 16 + 2 * 2);
     assert!(align_of::<ConnectionKey>() == 1);
-    assert!(size_of::<Connection>() == 5 * 8 + 36 + 1 + 1 + 2);
+    assert!(size_of::<Connection>() == 6 * 8 + 36 + 2 * 4 + 3 + 1);
     assert!(align_of::<Connection>() == 8);
 };
 

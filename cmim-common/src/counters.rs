@@ -63,6 +63,10 @@ counters! {
     splice_redirected_bytes,
     /// Bursts of a spliced connection that the verdict left to userspace.
     splice_passed,
+    /// Their bytes.
+    splice_passed_bytes,
+    /// Events that found no room in the ring. The daemon looks for itself now and then, so that they only delay.
+    splice_events_lost,
 }
 
 const _: () = {

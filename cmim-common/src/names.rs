@@ -11,8 +11,15 @@ pub const DENY_V4: &str = "CMIM_DENY_V4";
 pub const DENY_V6: &str = "CMIM_DENY_V6";
 /// One [`crate::counters::Counters`] per CPU.
 pub const COUNTERS: &str = "CMIM_COUNTERS";
-/// The sockhash: the sockets of all [`CONNECTIONS`], by the same key.
+/// The sockhash: the sockets of all [`CONNECTIONS`], by the same key. What arrives on them goes through the verdict.
 pub const SOCKETS: &str = "CMIM_SOCKETS";
+/// The sockhash of those that the verdict hands bytes to. What arrives on them is nobody's but the daemon's.
+pub const TARGETS: &str = "CMIM_TARGETS";
+/// Bytes of each splice's direction that the daemon passed on itself, by [`crate::connection::Connection::slot`].
+pub const TAKEN: &str = "CMIM_TAKEN";
+/// The ring through which the verdict tells the daemon of [`crate::splice::Event`]s. It cannot be read by a second
+/// reader, so it is not pinned.
+pub const EVENTS: &str = "CMIM_EVENTS";
 
 /// One [`crate::settings::Settings`].
 pub const SETTINGS: &str = "CMIM_SETTINGS";
@@ -26,8 +33,21 @@ pub const LISTENING: &str = "CMIM_LISTENING";
 pub const WORKERS: &str = "CMIM_WORKERS";
 
 /// Every map that is pinned, in the order in which they are listed.
-pub const MAPS: [&str; 11] =
-    [CONNECTIONS, LISTENERS, DENY_V4, DENY_V6, COUNTERS, SOCKETS, SETTINGS, SOURCES, STEERING, LISTENING, WORKERS];
+pub const MAPS: [&str; 13] = [
+    CONNECTIONS,
+    LISTENERS,
+    DENY_V4,
+    DENY_V6,
+    COUNTERS,
+    SOCKETS,
+    TARGETS,
+    TAKEN,
+    SETTINGS,
+    SOURCES,
+    STEERING,
+    LISTENING,
+    WORKERS,
+];
 
 /// The name under which the steering program's attachment is pinned.
 pub const STEER_LINK: &str = "CMIM_STEER_LINK";
@@ -44,6 +64,8 @@ pub const SPREAD: &str = "cmim_spread";
 
 /// A constant of the object: 0 leaves the guard's SYN cookies out of the program.
 pub const HAS_COOKIES: &str = "CMIM_HAS_COOKIES";
+/// A constant of the object: a [`crate::splice::SocketLayout`].
+pub const SOCKET_LAYOUT: &str = "CMIM_SOCKET_LAYOUT";
 
 /// The kernel keeps 15 bytes of a program's name (`BPF_OBJ_NAME_LEN` less the NUL); a longer one would be shown cut.
 const OBJECT_NAME_MAX: usize = 15;

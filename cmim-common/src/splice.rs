@@ -3,6 +3,13 @@
 //! Pure. The sk_skb verdict asks it for each burst (one skb: the kernel gives a verdict on a whole one and cannot cut
 //! it at a byte). Whatever is not handed over is left in the receive queue of the connection it came on, where the
 //! daemon reads it, and where TCP itself slows the sender down.
+//!
+//! Who writes what: the verdict alone writes an entry's counters, one burst of a socket at a time (the kernel holds the
+//! socket while it runs). The daemon writes an entry once, before the first burst, and from then on only its word in
+//! `CMIM_TAKEN`: how many of the bytes that were left to it it has passed on. The kernel goes on by itself as soon as
+//! that is all of them, so that nothing it hands over can overtake what the daemon still holds.
+
+use core::mem::size_of;
 
 use crate::connection::{Connection, ENDLESS, State};
 
@@ -11,10 +18,44 @@ use crate::connection::{Connection, ENDLESS, State};
 pub struct Burst {
     /// Bytes of it.
     pub length: u64,
-    /// Whether the target is in the sockhash right now. A redirect to a missing socket drops bytes that the sender was
-    /// told have arrived (`sk_psock_skb_redirect`), so it must be known before.
-    pub target_present: bool,
+    /// The connection's word in `CMIM_TAKEN`.
+    pub taken: u64,
+    /// `None`: the target is not in the sockhash. A redirect to a missing socket drops bytes that the sender was told
+    /// have arrived (`sk_psock_skb_redirect`), so it must be known before.
+    pub target: Option<Target>,
 }
+
+/// The target's TCP, as `struct tcp_sock` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The sequence number behind the last byte that it took over (`write_seq`).
+    pub write_seq: u32,
+    /// Memory of what it has not seen acknowledged (`sk_wmem_queued`).
+    pub queued: u32,
+    /// What `queued` may grow to (`sk_sndbuf`).
+    pub limit: u32,
+}
+
+/// Where the running kernel keeps the fields of [`Target`], in bytes from the beginning of `struct tcp_sock`. The daemon
+/// finds them in the kernel's own types when it loads the object.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SocketLayout {
+    pub write_seq: u32,
+    pub queued: u32,
+    pub limit: u32,
+}
+
+/// What the verdict tells the daemon: there is something to look at in the splice with this generation.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    pub generation: u64,
+}
+
+/// Bytes of `CMIM_EVENTS`. Each direction has one event under way at most (see [`Noted::is_news`]), of 8 bytes and as
+/// many of the kernel's.
+pub const EVENTS_SIZE: usize = 16 * crate::connection::MAX_CONNECTIONS;
 
 /// What to do with a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +69,21 @@ pub enum Decision {
 /// Why a burst is left to userspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// The entry is in another state than splicing.
+    /// The entry is being set up, or its content has ended.
     NotSplicing,
     /// No bytes: a FIN comes so, and ends of connections are userspace's to forward.
     Empty,
+    /// Userspace has not passed on all that was left to it: this burst would overtake that.
+    Behind,
     /// The target left the sockhash.
     TargetMissing,
     /// It reaches past the content's end, which is the sender's fault and userspace's to judge.
     PastEnd,
     /// The target has not accepted enough of what it was given.
     OverWindow,
+    /// The target's TCP would not take it at once. What is queued for a socket in the kernel's own queue has no account,
+    /// and what is left to userspace on that same socket stands behind it there (`sk_psock_backlog` serves both).
+    NoRoom,
 }
 
 impl Reason {
@@ -48,124 +94,114 @@ impl Reason {
     pub const fn pauses(self) -> bool {
         match self {
             Self::NotSplicing | Self::Empty => false,
-            Self::TargetMissing | Self::PastEnd | Self::OverWindow => true,
+            Self::Behind | Self::TargetMissing | Self::PastEnd | Self::OverWindow | Self::NoRoom => true,
         }
     }
 }
+
+/// What became of an entry by a burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted {
+    /// The daemon has something to do that it does not know of yet: bytes to pass on, or the content has ended.
+    pub is_news: bool,
+}
+
+/// Memory of the target that a burst is taken to need beside its bytes, which count twice: `skb->truesize` is what
+/// `sk_wmem_queued` grows by.
+const OVERHEAD: u64 = 4_096;
 
 /// The decision for one burst on a connection with this entry.
 #[inline(always)]
 #[must_use]
 pub const fn decide(connection: &Connection, burst: Burst) -> Decision {
-    if connection.state != State::Splicing as u8 {
+    if connection.state != State::Splicing as u8 && connection.state != State::Paused as u8 {
         return Decision::Pass(Reason::NotSplicing);
     }
     if burst.length == 0 {
         return Decision::Pass(Reason::Empty);
     }
-    if !burst.target_present {
-        return Decision::Pass(Reason::TargetMissing);
+    if connection.passed != burst.taken {
+        return Decision::Pass(Reason::Behind);
     }
+    let Some(target) = burst.target else {
+        return Decision::Pass(Reason::TargetMissing);
+    };
     if connection.remaining != ENDLESS && burst.length > connection.remaining {
         return Decision::Pass(Reason::PastEnd);
     }
-    // Figures that contradict each other (more accepted than spliced) count as nothing in flight.
-    let in_flight = connection.spliced.saturating_sub(connection.accepted);
-    if in_flight.saturating_add(burst.length) > connection.window {
+    let after = in_flight(connection, burst.taken, target).saturating_add(burst.length);
+    if after > connection.window {
         return Decision::Pass(Reason::OverWindow);
+    }
+    let needed = (target.queued as u64).saturating_add(after.saturating_mul(2)).saturating_add(OVERHEAD);
+    if needed > target.limit as u64 {
+        return Decision::Pass(Reason::NoRoom);
     }
     Decision::Redirect
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{Burst, Decision, Reason, decide};
-    use crate::connection::{Connection, ConnectionKey, ENDLESS, Lane, State};
+/// Bytes that were handed over and that the target's TCP has not accepted yet. Call it only while userspace is not
+/// behind: what it passed on is in the target's `write_seq` then.
+#[inline(always)]
+const fn in_flight(connection: &Connection, taken: u64, target: Target) -> u64 {
+    if connection.has_base == 0 {
+        return 0;
+    }
+    // Sequence numbers wrap, and what is in flight is far less than half their circle.
+    let given = connection.spliced.wrapping_add(taken) as u32;
+    let in_flight = given.wrapping_sub(target.write_seq.wrapping_sub(connection.base));
+    // Figures that contradict each other (more accepted than given) count as nothing in flight.
+    if in_flight > i32::MAX as u32 { 0 } else { in_flight as u64 }
+}
 
-    const WINDOW: u64 = 1_000;
-
-    fn splicing() -> Connection {
-        let address = "192.0.2.1:80".parse().expect("a literal of this test");
-        Connection {
-            generation: 1,
-            remaining: 5_000,
-            spliced: 0,
-            accepted: 0,
-            window: WINDOW,
-            target: ConnectionKey::new(address, address),
-            lane: Lane::Sockmap as u8,
-            state: State::Splicing as u8,
-            reserved: [0; 2],
+impl Connection {
+    /// Notes a burst that was handed over.
+    #[inline(always)]
+    pub const fn note_redirected(&mut self, burst: Burst) -> Noted {
+        if let Some(target) = burst.target {
+            if self.has_base == 0 {
+                self.base = target.write_seq.wrapping_sub(burst.taken as u32);
+                self.has_base = 1;
+            }
+            self.accepted = self.spliced.saturating_sub(in_flight(self, burst.taken, target));
         }
+        self.spliced = self.spliced.wrapping_add(burst.length);
+        self.state = State::Splicing as u8;
+        Noted { is_news: self.advance(burst.length) }
     }
 
-    fn burst(length: u64) -> Burst {
-        Burst { length, target_present: true }
-    }
-
-    #[test]
-    fn a_burst_within_content_and_window_is_redirected() {
-        assert_eq!(decide(&splicing(), burst(1)), Decision::Redirect);
-        assert_eq!(decide(&splicing(), burst(WINDOW)), Decision::Redirect);
-    }
-
-    #[test]
-    fn a_burst_over_the_window_goes_to_userspace() {
-        assert_eq!(decide(&splicing(), burst(WINDOW + 1)), Decision::Pass(Reason::OverWindow));
-        let filled = Connection { spliced: 900, accepted: 100, ..splicing() };
-        assert_eq!(decide(&filled, burst(200)), Decision::Redirect);
-        assert_eq!(decide(&filled, burst(201)), Decision::Pass(Reason::OverWindow));
-    }
-
-    #[test]
-    fn what_the_target_accepted_opens_the_window_again() {
-        let drained = Connection { spliced: 900, accepted: 900, ..splicing() };
-        assert_eq!(decide(&drained, burst(WINDOW)), Decision::Redirect);
-    }
-
-    #[test]
-    fn a_burst_that_ends_the_content_is_redirected_and_one_past_it_is_not() {
-        let ending = Connection { remaining: 10, ..splicing() };
-        assert_eq!(decide(&ending, burst(10)), Decision::Redirect);
-        assert_eq!(decide(&ending, burst(11)), Decision::Pass(Reason::PastEnd));
-        let ended = Connection { remaining: 0, ..splicing() };
-        assert_eq!(decide(&ended, burst(1)), Decision::Pass(Reason::PastEnd));
-    }
-
-    #[test]
-    fn a_tunnel_has_no_end_but_has_a_window() {
-        let tunnel = Connection { remaining: ENDLESS, ..splicing() };
-        assert_eq!(decide(&tunnel, burst(WINDOW)), Decision::Redirect);
-        assert_eq!(decide(&tunnel, burst(u64::MAX)), Decision::Pass(Reason::OverWindow));
-    }
-
-    #[test]
-    fn a_missing_target_goes_to_userspace_whatever_else_holds() {
-        let lost = Burst { length: 1, target_present: false };
-        assert_eq!(decide(&splicing(), lost), Decision::Pass(Reason::TargetMissing));
-    }
-
-    #[test]
-    fn only_a_splicing_entry_redirects() {
-        for number in 0..=u8::MAX {
-            let entry = Connection { state: number, ..splicing() };
-            let redirected = decide(&entry, burst(1)) == Decision::Redirect;
-            assert_eq!(redirected, number == State::Splicing as u8, "state {number}");
+    /// Notes a burst that was left to userspace.
+    #[inline(always)]
+    pub const fn note_passed(&mut self, burst: Burst, reason: Reason) -> Noted {
+        let is_news = burst.length > 0 && self.passed == burst.taken;
+        if reason.pauses() {
+            self.state = State::Paused as u8;
         }
+        self.passed = self.passed.wrapping_add(burst.length);
+        self.advance(burst.length);
+        Noted { is_news }
     }
 
-    #[test]
-    fn nothing_to_hand_over_neither_redirects_nor_pauses() {
-        assert_eq!(decide(&splicing(), burst(0)), Decision::Pass(Reason::Empty));
-        assert!(!Reason::Empty.pauses());
-        assert!(Reason::OverWindow.pauses());
-    }
-
-    #[test]
-    fn impossible_figures_never_overflow() {
-        let odd = Connection { spliced: 0, accepted: u64::MAX, window: u64::MAX, remaining: ENDLESS, ..splicing() };
-        assert_eq!(decide(&odd, burst(u64::MAX)), Decision::Redirect);
-        let full = Connection { spliced: u64::MAX, accepted: 0, window: u64::MAX - 1, ..splicing() };
-        assert_eq!(decide(&full, burst(1)), Decision::Pass(Reason::OverWindow));
+    /// Counts the content down; true: this was its end.
+    #[inline(always)]
+    const fn advance(&mut self, length: u64) -> bool {
+        if self.remaining == ENDLESS || length == 0 {
+            return false;
+        }
+        self.remaining = self.remaining.saturating_sub(length);
+        if self.remaining > 0 || self.state == State::Draining as u8 {
+            return false;
+        }
+        self.state = State::Draining as u8;
+        true
     }
 }
+
+const _: () = {
+    assert!(size_of::<SocketLayout>() == 3 * 4);
+    assert!(size_of::<Event>() == 8);
+    assert!(EVENTS_SIZE.is_power_of_two());
+};
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use crate::deny::Denial;
 use crate::listener::{Listener, ListenerKey};
 use crate::rate::Bucket;
 use crate::settings::Settings;
+use crate::splice::SocketLayout;
 use crate::spread::Worker;
 
 macro_rules! plain_bytes {
@@ -17,4 +18,15 @@ macro_rules! plain_bytes {
     )+};
 }
 
-plain_bytes!(ConnectionKey, Connection, ListenerKey, Listener, Denial, Counters, Bucket, Settings, Worker);
+plain_bytes!(
+    ConnectionKey,
+    Connection,
+    ListenerKey,
+    Listener,
+    Denial,
+    Counters,
+    Bucket,
+    Settings,
+    SocketLayout,
+    Worker
+);

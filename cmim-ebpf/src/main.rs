@@ -16,6 +16,7 @@ mod guard;
 mod maps;
 mod spread;
 mod steer;
+mod target;
 mod transit;
 mod verdict;
 mod words;

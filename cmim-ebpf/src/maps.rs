@@ -1,7 +1,7 @@
 //! All maps of the kernel part. Their key and value types are cmim-common's; nothing is declared twice.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockHash, SockMap};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash, SockMap};
 use aya_ebpf::macros::btf_map;
 use cmim_common::connection::{Connection, ConnectionKey, MAX_CONNECTIONS};
 use cmim_common::cookie::Scratch;
@@ -10,6 +10,7 @@ use cmim_common::deny::{Denial, MAX_DENIED};
 use cmim_common::listener::{Listener, ListenerKey, MAX_LISTENERS};
 use cmim_common::rate::{Bucket, MAX_SOURCES};
 use cmim_common::settings::Settings;
+use cmim_common::splice::{EVENTS_SIZE, Event};
 use cmim_common::spread::{MAX_LISTENING, MAX_WORKERS, Worker};
 use cmim_common::steer::{Destination, MAX_STEERED};
 
@@ -36,6 +37,15 @@ pub(crate) static CMIM_COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static CMIM_SOCKETS: SockHash<ConnectionKey, MAX_CONNECTIONS> = SockHash::new();
+
+#[btf_map]
+pub(crate) static CMIM_TARGETS: SockHash<ConnectionKey, MAX_CONNECTIONS> = SockHash::new();
+
+#[btf_map]
+pub(crate) static CMIM_TAKEN: Array<u64, MAX_CONNECTIONS, SHARED> = Array::new();
+
+#[btf_map]
+pub(crate) static CMIM_EVENTS: RingBuf<Event, EVENTS_SIZE> = RingBuf::new();
 
 #[btf_map]
 pub(crate) static CMIM_SETTINGS: Array<Settings, 1> = Array::new();

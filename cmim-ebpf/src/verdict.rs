@@ -1,21 +1,18 @@
 //! `cmim_verdict`: for each burst that arrives on a socket of the sockhash, says whether the kernel hands it to the
 //! other socket of its splice or leaves it to the daemon.
 
-use core::ffi::c_void;
-use core::ptr::NonNull;
-
 use aya_ebpf::bindings::sk_action::SK_PASS;
-use aya_ebpf::helpers::{bpf_map_lookup_elem, bpf_sk_release};
 use aya_ebpf::macros::stream_verdict;
 use aya_ebpf::programs::SkBuffContext;
 use aya_log_ebpf::warn;
 use cmim_common::address::mapped;
-use cmim_common::connection::{Connection, ConnectionKey, ENDLESS, State};
+use cmim_common::connection::{Connection, ConnectionKey};
 use cmim_common::counters::Counters;
-use cmim_common::splice::{Burst, Decision, Reason, decide};
+use cmim_common::splice::{Burst, Decision, Event, Noted, Reason, decide};
 
 use crate::atomic;
-use crate::maps::{CMIM_CONNECTIONS, CMIM_COUNTERS, CMIM_SOCKETS};
+use crate::maps::{CMIM_CONNECTIONS, CMIM_COUNTERS, CMIM_EVENTS, CMIM_TAKEN, CMIM_TARGETS};
+use crate::target;
 
 const AF_INET: u32 = 2;
 /// Redirect to the target's send side, not to its receive queue.
@@ -27,14 +24,21 @@ fn cmim_verdict(context: SkBuffContext) -> u32 {
     let Some(connection) = CMIM_CONNECTIONS.get_ptr_mut(&key) else {
         return SK_PASS;
     };
-    // SAFETY: a live map value. The kernel runs one verdict of a socket at a time, and the daemon replaces entries
-    // whole instead of writing into them.
+    // SAFETY: a live map value. The kernel runs one verdict of a socket at a time, and the daemon does not write an entry
+    // that verdicts can find.
     let connection = unsafe { &mut *connection };
-    let length = u64::from(context.len());
-    let burst = Burst { length, target_present: is_present(&connection.target) };
+    let Some(taken) = CMIM_TAKEN.get_ptr(connection.slot) else {
+        return SK_PASS;
+    };
+    let burst = Burst {
+        length: u64::from(context.len()),
+        // SAFETY: an aligned word of the map's memory. Volatile, because the daemon writes it meanwhile.
+        taken: unsafe { taken.read_volatile() },
+        target: target::look(&connection.target),
+    };
     match decide(connection, burst) {
-        Decision::Redirect => redirect(&context, connection, length),
-        Decision::Pass(reason) => pass(&context, connection, reason),
+        Decision::Redirect => redirect(&context, connection, burst),
+        Decision::Pass(reason) => pass(&context, connection, burst, reason),
     }
 }
 
@@ -72,52 +76,46 @@ fn words(address: [u32; 4]) -> [u8; 16] {
     [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
 }
 
-/// Whether a connection's socket is in the sockhash.
 #[inline(always)]
-fn is_present(target: &ConnectionKey) -> bool {
-    let map = (&raw const CMIM_SOCKETS).cast_mut().cast::<c_void>();
-    let key = *target;
-    // SAFETY: the map is a map and the key has its key's size.
-    let socket = unsafe { bpf_map_lookup_elem(map, (&raw const key).cast()) };
-    let Some(socket) = NonNull::new(socket) else {
-        return false;
-    };
-    // SAFETY: a lookup in a sockhash takes a reference, and this gives it back.
-    unsafe { bpf_sk_release(socket.as_ptr()) };
-    true
-}
-
-#[inline(always)]
-fn redirect(context: &SkBuffContext, connection: &mut Connection, length: u64) -> u32 {
-    let verdict = CMIM_SOCKETS.redirect_skb(context, connection.target, EGRESS);
+fn redirect(context: &SkBuffContext, connection: &mut Connection, burst: Burst) -> u32 {
+    let verdict = CMIM_TARGETS.redirect_skb(context, connection.target, EGRESS);
     if verdict != i64::from(SK_PASS) {
         // The target left between the look and the redirect. The helper only notes where to go, so passing is still
         // free to choose, and no byte is lost.
-        return pass(context, connection, Reason::TargetMissing);
+        return pass(context, connection, burst, Reason::TargetMissing);
     }
-    connection.spliced += length;
-    if connection.remaining != ENDLESS {
-        connection.remaining -= length;
-        if connection.remaining == 0 {
-            connection.state = State::Draining as u8;
-        }
-    }
+    let noted = connection.note_redirected(burst);
     count(|counters| unsafe { &raw mut (*counters).splice_redirected }, 1);
-    count(|counters| unsafe { &raw mut (*counters).splice_redirected_bytes }, length);
+    count(|counters| unsafe { &raw mut (*counters).splice_redirected_bytes }, burst.length);
+    tell(connection, noted);
     SK_PASS
 }
 
 /// Leaves the burst in the receive queue of its own socket.
 #[inline(always)]
-fn pass(context: &SkBuffContext, connection: &mut Connection, reason: Reason) -> u32 {
-    if reason.pauses() {
-        connection.state = State::Paused as u8;
-    }
-    if matches!(reason, Reason::TargetMissing) {
+fn pass(context: &SkBuffContext, connection: &mut Connection, burst: Burst, reason: Reason) -> u32 {
+    let noted = connection.note_passed(burst, reason);
+    if matches!(reason, Reason::TargetMissing) && noted.is_news {
         warn!(context, "generation {}: the splice's target left the sockhash", connection.generation);
     }
-    count(|counters| unsafe { &raw mut (*counters).splice_passed }, 1);
+    if burst.length > 0 {
+        count(|counters| unsafe { &raw mut (*counters).splice_passed }, 1);
+        count(|counters| unsafe { &raw mut (*counters).splice_passed_bytes }, burst.length);
+    }
+    tell(connection, noted);
     SK_PASS
+}
+
+/// Tells the daemon what it has to know.
+#[inline(always)]
+fn tell(connection: &Connection, noted: Noted) {
+    if !noted.is_news {
+        return;
+    }
+    let event = Event { generation: connection.generation };
+    if CMIM_EVENTS.output(event, 0).is_err() {
+        count(|counters| unsafe { &raw mut (*counters).splice_events_lost }, 1);
+    }
 }
 
 /// Adds to one of this CPU's counters; atomically, because a verdict runs in a process too and an interrupt brings the

@@ -86,6 +86,12 @@ pub enum KernelError {
         #[source]
         source: aya_log::Error,
     },
+    #[error("the lane {lane} does not work here")]
+    SelfTest {
+        lane: &'static str,
+        #[source]
+        source: io::Error,
+    },
     #[error("there is no kernel part running")]
     NotRunning,
     #[error("kernel.mode is \"required\", but {}", clauses(missing).join("; "))]
@@ -119,6 +125,9 @@ impl KernelError {
             Self::PinDirTaken { .. } => "give each daemon its own kernel.pin_dir".to_owned(),
             Self::NotBpffs { mount_point, .. } => format!("run `mount -t bpf bpf {}`", mount_point.display()),
             Self::PinDir { .. } | Self::Pin { .. } => "correct kernel.pin_dir or its permissions".to_owned(),
+            Self::SelfTest { .. } => {
+                "bring the loopback interface up, or use a newer kernel; the other lanes carry what it would".to_owned()
+            }
             Self::NotRunning => "`cmim status` says why".to_owned(),
             Self::Absent { .. } | Self::Log { .. } => {
                 "build binary and object together: `cargo xtask build`".to_owned()

@@ -1,13 +1,14 @@
 //! Brings the embedded BPF object into the kernel: its maps first, then each program.
 
+use aya::maps::sock::SockMapFd;
 use aya::programs::{ProgramError, SkSkb, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use cmim_common::names;
+use cmim_common::splice::SocketLayout;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::error::KernelError;
-use super::maps::Sockets;
 
 #[cfg(bpf_object)]
 const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cmim-ebpf.o")));
@@ -40,12 +41,12 @@ pub fn lacking_capabilities() -> Vec<&'static str> {
 }
 
 /// Creates all maps and prepares the programs; none is in the kernel yet. `has_cookies`: whether this kernel has the
-/// helpers for the guard's SYN cookies.
+/// helpers for the guard's SYN cookies; `layout`: where it keeps what the verdict reads of a socket.
 ///
 /// # Errors
 ///
 /// When the binary has no object, the process lacks the rights, or the kernel refuses a map.
-pub fn object(has_cookies: bool) -> Result<Ebpf, KernelError> {
+pub fn object(has_cookies: bool, layout: SocketLayout) -> Result<Ebpf, KernelError> {
     let Some(object) = OBJECT else {
         return Err(KernelError::NotBuilt);
     };
@@ -54,10 +55,11 @@ pub fn object(has_cookies: bool) -> Result<Ebpf, KernelError> {
         return Err(KernelError::NotPermitted { lacking });
     }
     lift_locked_memory_limit();
-    // No kernel types: the programs use none, and reading them takes most of a start's time.
+    // No kernel types: what the programs want of them is in `layout`, and aya takes long to read all.
     EbpfLoader::new()
         .btf(None)
         .override_global(names::HAS_COOKIES, &u32::from(has_cookies), true)
+        .override_global(names::SOCKET_LAYOUT, &layout, true)
         .load(object)
         .map_err(|source| KernelError::Load { source: Box::new(source) })
 }
@@ -79,12 +81,12 @@ pub fn guard(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
 /// # Errors
 ///
 /// When the kernel refuses either.
-pub fn verdict(ebpf: &mut Ebpf, sockets: &Sockets) -> Result<(), KernelError> {
+pub fn verdict(ebpf: &mut Ebpf, sockets: &SockMapFd) -> Result<(), KernelError> {
     let name = names::VERDICT;
     let program = ebpf.program_mut(name).ok_or(KernelError::Absent { name })?;
     let verdict: &mut SkSkb = program.try_into().map_err(|source| refused(name, source))?;
     verdict.load().map_err(|source| refused(name, source))?;
-    verdict.attach(sockets.fd()).map_err(|source| KernelError::Attach {
+    verdict.attach(sockets).map_err(|source| KernelError::Attach {
         name,
         target: names::SOCKETS.to_owned(),
         source: Box::new(source),

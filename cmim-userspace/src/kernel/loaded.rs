@@ -11,6 +11,8 @@ use cmim_common::settings::Settings;
 use cmim_common::spread::MAX_WORKERS;
 use rustix::net::sockopt::socket_reuseport;
 
+use super::bell::SpliceEvents;
+use super::btf;
 use super::error::KernelError;
 use super::guard::Interfaces;
 use super::listening::{self, Listening, OpenSockets};
@@ -19,9 +21,11 @@ use super::log::KernelLog;
 use super::maps::Maps;
 use super::piece::{Piece, Without};
 use super::pin::{Lent, PinDir};
+use super::self_test;
+use super::splice::Splicer;
 use super::steer::{self, Steering};
 use super::workers::Workers;
-use crate::config::model::{Kernel, ListenAddress};
+use crate::config::model::{Kernel, ListenAddress, SpliceMode};
 
 /// Dropped from top to bottom: programs leave before the maps that they use lose their names.
 #[derive(Debug)]
@@ -41,6 +45,11 @@ pub(super) struct Loaded {
     sharing: Sharing,
     pub(super) maps: Maps,
     pub(super) log: Option<KernelLog>,
+    /// Holds the maps of the splices.
+    pub(super) splicer: Splicer,
+    pub(super) events: Option<SpliceEvents>,
+    /// The same once the sockmap lane was tried and works.
+    pub(super) sockmap: Option<Splicer>,
     pub(super) listeners: Vec<Listening>,
     pub(super) settings: Settings,
     /// Whether the guard was loaded without its answers to SYNs.
@@ -55,6 +64,8 @@ pub(super) struct Object {
     /// Whether the guard was loaded without its answers to SYNs.
     lacks_cookies: bool,
     has_guard: bool,
+    /// Whether the verdict was told where the kernel's sockets keep what it counts by.
+    knows_sockets: bool,
 }
 
 /// Whose the interfaces and the pins are.
@@ -77,11 +88,15 @@ impl Loaded {
         let cookies_wanted = kernel.syn_rate_per_listener > 0 && !kernel.interfaces.is_empty();
         let cookies =
             if cookies_wanted && load::lacking_capabilities().is_empty() { without.permit_cookies() } else { Ok(()) };
-        let mut ebpf = keep(missing, load::object(cookies.is_ok()))?;
+        let wants_sockmap = matches!(kernel.splice, SpliceMode::Auto | SpliceMode::Sockmap);
+        let layout = wants_sockmap.then(|| without.permit(Piece::SocketTypes).and_then(|()| btf::socket_layout()));
+        let known = layout.as_ref().and_then(|layout| layout.as_ref().ok()).copied();
+        let mut ebpf = keep(missing, load::object(cookies.is_ok(), known.unwrap_or_default()))?;
+        let knows_sockets = layout.and_then(|layout| keep(missing, layout)).is_some();
         let lacks_cookies = keep(missing, cookies).is_none();
         let guard = without.permit(Piece::Guard).and_then(|()| load::guard(&mut ebpf).map(|_| ()));
         let has_guard = keep(missing, guard).is_some();
-        Some(Object { ebpf, lacks_cookies, has_guard })
+        Some(Object { ebpf, lacks_cookies, has_guard, knows_sockets })
     }
 
     /// Brings up as much as this host allows. `None`: nothing is in the kernel, and `missing` says why.
@@ -93,7 +108,7 @@ impl Loaded {
         without: Without<'_>,
         missing: &mut Vec<KernelError>,
     ) -> Option<Self> {
-        let Object { mut ebpf, lacks_cookies, has_guard } = object;
+        let Object { mut ebpf, lacks_cookies, has_guard, knows_sockets } = object;
         let mut pins = claim_pins(&kernel.pin_dir, missing)?;
         if let Some(pins) = &mut pins {
             pin_all(pins, &ebpf, missing);
@@ -102,6 +117,7 @@ impl Loaded {
         let steering = keep(missing, Steering::take(&mut ebpf))?;
         let shared = keep(missing, Workers::take(&mut ebpf))?;
         let log = keep(missing, KernelLog::take(&mut ebpf));
+        let (splicer, events) = keep(missing, Splicer::take(&mut ebpf, kernel.splice_window))?;
         let mut loaded = Self {
             ebpf,
             guard: has_guard.then(|| Interfaces::new(&kernel.interfaces, kernel.xdp_mode)),
@@ -114,6 +130,9 @@ impl Loaded {
             sharing: Sharing::Ours,
             maps,
             log,
+            splicer,
+            events: Some(events),
+            sockmap: None,
             listeners: Vec::new(),
             settings: Settings { workers: known_workers(workers), ..Settings::default() },
             lacks_cookies,
@@ -122,6 +141,9 @@ impl Loaded {
         keep(missing, loaded.set_limits(kernel));
         loaded.look_for_interfaces();
         loaded.load_programs(workers, without, missing);
+        if knows_sockets && loaded.verdict {
+            loaded.sockmap = keep(missing, self_test::run(&loaded.splicer)).map(|()| loaded.splicer.clone());
+        }
         loaded.set_listeners(listeners, without, missing);
         if let Some(pins) = &mut loaded.pins {
             pins.relieve();
@@ -130,7 +152,8 @@ impl Loaded {
     }
 
     fn load_programs(&mut self, workers: usize, without: Without<'_>, missing: &mut Vec<KernelError>) {
-        let verdict = without.permit(Piece::Verdict).and_then(|()| load::verdict(&mut self.ebpf, &self.maps.sockets));
+        let permitted = without.permit(Piece::Verdict).and_then(|()| self.splicer.verdict_map());
+        let verdict = permitted.and_then(|sockets| load::verdict(&mut self.ebpf, &sockets));
         self.verdict = keep(missing, verdict).is_some();
         if (2..=MAX_WORKERS).contains(&workers) {
             let spread = without.permit(Piece::Spread).and_then(|()| steer::load_spread(&mut self.ebpf));

@@ -6,8 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, SockHash};
-use cmim_common::connection::{Connection, ConnectionKey};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use cmim_common::counters::Counters;
 use cmim_common::deny::{BY_OPERATOR, Denial};
 use cmim_common::listener::{Listener, ListenerKey};
@@ -19,18 +18,13 @@ use ipnet::IpNet;
 use super::error::KernelError;
 use super::listening::{self, Listening};
 
-/// The sockhash, by the key of its connections.
-pub type Sockets = SockHash<MapData, ConnectionKey>;
-
-/// The maps that say what is guarded, denied, counted and spliced. They live at least as long as this does.
+/// The maps that say what is guarded, denied and counted. They live at least as long as this does.
 pub struct Maps {
-    pub connections: HashMap<MapData, ConnectionKey, Connection>,
     listeners: HashMap<MapData, ListenerKey, Listener>,
     deny_v4: LpmTrie<MapData, [u8; 4], Denial>,
     deny_v6: LpmTrie<MapData, [u8; 16], Denial>,
     counters: PerCpuArray<MapData, Counters>,
     settings: Array<MapData, Settings>,
-    pub sockets: Sockets,
 }
 
 /// Replaces the value, whether there is one or not (`BPF_ANY`).
@@ -52,13 +46,11 @@ impl Maps {
     /// When the object and this binary do not belong together.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
-            connections: take(ebpf, names::CONNECTIONS)?,
             listeners: take(ebpf, names::LISTENERS)?,
             deny_v4: take(ebpf, names::DENY_V4)?,
             deny_v6: take(ebpf, names::DENY_V6)?,
             counters: take(ebpf, names::COUNTERS)?,
             settings: take(ebpf, names::SETTINGS)?,
-            sockets: take(ebpf, names::SOCKETS)?,
         })
     }
 

@@ -7,6 +7,8 @@
 //! Each step is an optimisation that the host may refuse. In `auto` a refusal becomes a clause of
 //! [`KernelPart::missing`] and the daemon does that work itself; in `required` it is an error.
 
+mod bell;
+mod btf;
 pub mod capability;
 pub mod error;
 pub mod guard;
@@ -19,14 +21,20 @@ pub mod part;
 mod piece;
 pub mod pin;
 mod report;
+mod self_test;
+mod shared;
+pub mod splice;
 mod steer;
+mod tcp;
 mod workers;
 
 #[cfg(test)]
 mod tests;
 
+pub use bell::SpliceEvents;
 pub use capability::{Finding, doctor};
 pub use error::KernelError;
 pub use listening::{Listening, OpenSockets};
 pub use part::{KernelPart, start, start_after};
+pub use splice::{Splice, SpliceError, Splicer, Way};
 pub use workers::WorkerLoad;

@@ -5,6 +5,7 @@ use cmim_common::names;
 use ipnet::IpNet;
 use rustix::fs::{Gid, Uid};
 
+use super::bell::SpliceEvents;
 use super::error::{KernelError, clauses};
 use super::listening::{Listening, OpenSockets};
 use super::loaded::Loaded;
@@ -13,6 +14,7 @@ use super::maps::Maps;
 use super::piece::{Piece, Without};
 use super::pin::PinDir;
 use super::report;
+use super::splice::Splicer;
 use super::workers::WorkerLoad;
 use crate::config::model::{Kernel, KernelMode};
 use crate::control::message;
@@ -167,6 +169,18 @@ impl KernelPart {
     /// The programs' log, once; `None` after that and without a kernel part. Forward it on one task.
     pub fn take_log(&mut self) -> Option<KernelLog> {
         self.loaded.as_mut()?.log.take()
+    }
+
+    /// What makes splices; `None`: the sockmap lane is not to be had here. [`KernelPart::missing`] says why, where it is
+    /// wanted.
+    #[must_use]
+    pub fn splicer(&self) -> Option<Splicer> {
+        self.loaded.as_ref()?.sockmap.clone()
+    }
+
+    /// The news of the splices, once; `None` after that and without a kernel part. Forward them on one task.
+    pub fn take_events(&mut self) -> Option<SpliceEvents> {
+        self.loaded.as_mut()?.events.take()
     }
 
     /// Makes the kernel know exactly these listeners (reload); counts of those that stay are kept.

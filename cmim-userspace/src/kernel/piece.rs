@@ -18,6 +18,8 @@ pub(super) enum Piece {
     Spread,
     /// The sk_skb program.
     Verdict,
+    /// The kernel's own description of its TCP sockets, which the verdict's window is read with.
+    SocketTypes,
 }
 
 /// What the guard calls to answer a SYN and to know a cookie again.
@@ -42,6 +44,7 @@ impl Piece {
             Self::Steer => "sk_lookup programs",
             Self::Spread => "sk_reuseport programs",
             Self::Verdict => "sk_skb programs",
+            Self::SocketTypes => "description of its TCP sockets in /sys/kernel/btf/vmlinux",
         }
     }
 }

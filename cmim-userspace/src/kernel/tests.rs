@@ -7,23 +7,23 @@ mod frames;
 mod guarding;
 mod host;
 mod pieces;
+mod splicing;
 mod steering;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aya::maps::MapInfo;
-use cmim_common::connection::{Connection, ConnectionKey, Lane, State};
 use cmim_common::names;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-use self::host::{HERE_V4, HERE_V6, INTERFACE, become_nobody, in_namespaces, skipped};
-use super::maps::Maps;
-use super::{KernelError, KernelPart, Listening, OpenSockets, load, start};
+pub(super) use self::host::skipped;
+use self::host::{HERE_V4, HERE_V6, INTERFACE, become_nobody, in_namespaces};
+use super::{KernelError, KernelPart, Listening, OpenSockets, start};
 use crate::config::model::{Kernel, KernelMode, LocalBypass, SpliceMode, XdpMode};
 use crate::net;
 
@@ -307,62 +307,4 @@ fn off_is_off() {
     assert_eq!(part.report().mode, "off");
     assert!(part.missing().is_empty());
     assert_eq!(part.counters().expect("nothing to read"), None);
-}
-
-/// Two connections with the device in the middle: (far end of the source, its near end, near end of the target, its far
-/// end).
-fn two_connections(address: &str) -> [TcpStream; 4] {
-    let pair = || {
-        let listener = TcpListener::bind((address, 0)).expect("a free port");
-        let far = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
-        (far, listener.accept().expect("it connected").0)
-    };
-    let ((source_far, source), (target_far, target)) = (pair(), pair());
-    [source_far, source, target, target_far]
-}
-
-fn key(socket: &TcpStream) -> ConnectionKey {
-    ConnectionKey::new(socket.local_addr().expect("bound"), socket.peer_addr().expect("connected"))
-}
-
-#[test]
-fn a_splicing_entry_carries_bytes_in_the_kernel_up_to_its_window() {
-    in_namespaces("a_splicing_entry_carries_bytes_in_the_kernel_up_to_its_window", |_| {
-        for address in ["127.0.0.1", "::1"] {
-            let mut ebpf = load::object(true).expect("maps");
-            let mut maps = Maps::take(&mut ebpf).expect("all maps");
-            load::verdict(&mut ebpf, &maps.sockets).expect("the verdict loads");
-            let [mut source_far, mut source, target, mut target_far] = two_connections(address);
-            maps.sockets.insert(key(&target), target.as_raw_fd(), 0).expect("room");
-            maps.sockets.insert(key(&source), source.as_raw_fd(), 0).expect("room");
-            let entry = Connection {
-                generation: 1,
-                remaining: 100,
-                spliced: 0,
-                accepted: 0,
-                window: 8,
-                target: key(&target),
-                lane: Lane::Sockmap as u8,
-                state: State::Splicing as u8,
-                reserved: [0; 2],
-            };
-            maps.connections.insert(key(&source), entry, 0).expect("room");
-            for socket in [&source, &target_far] {
-                socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-            }
-
-            source_far.write_all(b"kernel").expect("connected");
-            let mut bytes = [0; 6];
-            target_far.read_exact(&mut bytes).expect("the kernel carried it");
-            assert_eq!(&bytes, b"kernel", "{address}");
-            source_far.write_all(b"daemon").expect("connected");
-            source.read_exact(&mut bytes).expect("over the window it is the daemon's");
-            assert_eq!(&bytes, b"daemon", "{address}");
-
-            let entry = maps.connections.get(&key(&source), 0).expect("it is there");
-            assert_eq!((entry.spliced, entry.remaining, entry.state), (6, 94, State::Paused as u8));
-            let counters = maps.counters().expect("readable");
-            assert_eq!((counters.splice_redirected_bytes, counters.splice_passed), (6, 1));
-        }
-    });
 }

@@ -179,7 +179,7 @@ fn under_a_flood_of_spoofed_syns_real_clients_connect_promptly() {
         set_sysctl("net.core.somaxconn", BACKLOG);
         set_sysctl("net.ipv4.tcp_max_syn_backlog", BACKLOG);
         // Native XDP answers into the peer's ring, which a veth has only with XDP on that side too.
-        let mut passing = load::object(true).expect("maps");
+        let mut passing = load::object(true, cmim_common::splice::SocketLayout::default()).expect("maps");
         let guard = load::guard(&mut passing).expect("the guard loads");
         host.in_peer(|| guard.attach(PEER_INTERFACE, AyaMode::Driver)).expect("veth knows native XDP");
 

@@ -55,7 +55,7 @@ pub(super) fn in_namespaces(name: &'static str, test: impl FnOnce(&Host) + Send 
 }
 
 /// Straight to stderr: the harness would keep a passing test's `eprintln!` to itself.
-pub(super) fn skipped(name: &str, why: &str) {
+pub(in crate::kernel) fn skipped(name: &str, why: &str) {
     let line = format!("SKIPPED: {name}: {why}\n");
     std::io::stderr().write_all(line.as_bytes()).expect("stderr");
 }

@@ -11,12 +11,13 @@ use crate::kernel::Listening;
 use crate::kernel::part::start_without;
 use crate::kernel::piece::Piece;
 
-const ALL: [(Piece, &str); 5] = [
+const ALL: [(Piece, &str); 6] = [
     (Piece::Guard, names::GUARD),
     (Piece::Cookies, ""),
     (Piece::Steer, names::STEER),
     (Piece::Spread, names::SPREAD),
     (Piece::Verdict, names::VERDICT),
+    (Piece::SocketTypes, ""),
 ];
 
 #[test]
@@ -51,6 +52,7 @@ fn each_piece_can_be_missing_and_the_others_run() {
                 .filter(|it| *it != name)
                 .collect();
             assert_eq!(running, expected, "without {piece:?}");
+            assert_eq!(part.splicer().is_none(), matches!(piece, Piece::Verdict | Piece::SocketTypes), "{piece:?}");
             host.in_peer(|| TcpStream::connect(address)).unwrap_or_else(|error| panic!("without {piece:?}: {error}"));
 
             let required = Kernel { mode: KernelMode::Required, ..kernel };
