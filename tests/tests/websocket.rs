@@ -7,7 +7,7 @@ use std::time::Duration;
 use cmim_tests::client::request;
 use cmim_tests::deadline::{PATIENCE, until_true};
 use cmim_tests::origin::faulty::with_length;
-use cmim_tests::{Device, ScriptedServer};
+use cmim_tests::{Device, ScriptedServer, Setup, skip};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Bytes, Message, WebSocket};
@@ -26,6 +26,22 @@ fn echo() -> ScriptedServer {
     })
 }
 
+/// Runs a test on a device without the kernel part, and on one whose kernel carries tunnels.
+fn on_each_lane(test: &str, server: &ScriptedServer, run: impl Fn(&Device)) {
+    run(&Device::before(&[server.address()]));
+    if skip::without_root(test) {
+        return;
+    }
+    let device = Setup::before(&[server.address()]).kernel("required", "splice = \"sockmap\"").start();
+    run(&device);
+    until_true("all tunnels were the kernel's and are gone", PATIENCE, || {
+        let lanes = &device.status()["lanes"];
+        lanes["sockmap"]["splices_total"].as_u64() > Some(0)
+            && lanes["sockmap"]["active"] == 0
+            && device.json(&["splices"]) == serde_json::json!([])
+    });
+}
+
 fn connect(device: &Device) -> WebSocket<TcpStream> {
     let stream = TcpStream::connect(device.address()).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
@@ -38,45 +54,46 @@ fn connect(device: &Device) -> WebSocket<TcpStream> {
 #[test]
 fn messages_of_every_kind_and_size_echo() {
     let server = echo();
-    let device = Device::before(&[server.address()]);
-    let mut socket = connect(&device);
-    for size in [0, 1, 125, 126, 65_535, 65_536, 4_000_000] {
-        let text = "é".repeat(size / 2);
-        socket.send(Message::text(text.clone())).expect("sent");
-        assert!(socket.read().expect("an echo") == Message::text(text), "a text of {size} bytes");
-        let bytes: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
-        socket.send(Message::binary(bytes.clone())).expect("sent");
-        assert!(socket.read().expect("an echo") == Message::binary(bytes), "a binary of {size} bytes");
-    }
-    socket.send(Message::Ping(Bytes::from_static(b"are you there"))).expect("sent");
-    assert_eq!(socket.read().expect("a pong"), Message::Pong(Bytes::from_static(b"are you there")));
-    socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "done".into() })).expect("a close");
-    let answer = socket.read().expect("the server's close");
-    assert!(matches!(&answer, Message::Close(Some(frame)) if frame.code == CloseCode::Normal), "{answer:?}");
-    assert!(socket.read().is_err(), "the tunnel should be closed");
-    drop(socket);
-    until_true("both sides are closed", PATIENCE, || {
-        let status = device.status();
-        status["client_connections"]["open"] == 0 && status["server_connections"]["open"] == 0
+    on_each_lane("messages_of_every_kind_and_size_echo", &server, |device| {
+        let mut socket = connect(device);
+        for size in [0, 1, 125, 126, 65_535, 65_536, 4_000_000] {
+            let text = "é".repeat(size / 2);
+            socket.send(Message::text(text.clone())).expect("sent");
+            assert!(socket.read().expect("an echo") == Message::text(text), "a text of {size} bytes");
+            let bytes: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
+            socket.send(Message::binary(bytes.clone())).expect("sent");
+            assert!(socket.read().expect("an echo") == Message::binary(bytes), "a binary of {size} bytes");
+        }
+        socket.send(Message::Ping(Bytes::from_static(b"are you there"))).expect("sent");
+        assert_eq!(socket.read().expect("a pong"), Message::Pong(Bytes::from_static(b"are you there")));
+        socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "done".into() })).expect("a close");
+        let answer = socket.read().expect("the server's close");
+        assert!(matches!(&answer, Message::Close(Some(frame)) if frame.code == CloseCode::Normal), "{answer:?}");
+        assert!(socket.read().is_err(), "the tunnel should be closed");
+        drop(socket);
+        until_true("both sides are closed", PATIENCE, || {
+            let status = device.status();
+            status["client_connections"]["open"] == 0 && status["server_connections"]["open"] == 0
+        });
     });
 }
 
 #[test]
 fn several_tunnels_and_plain_requests_do_not_disturb_each_other() {
     let server = echo();
-    let device = Device::before(&[server.address()]);
-    thread::scope(|scope| {
-        for number in 0..8 {
-            let device = &device;
-            scope.spawn(move || {
-                let mut socket = connect(device);
-                for round in 0..50 {
-                    let text = format!("tunnel {number} round {round}");
-                    socket.send(Message::text(text.clone())).expect("sent");
-                    assert_eq!(socket.read().expect("an echo"), Message::text(text));
-                }
-            });
-        }
+    on_each_lane("several_tunnels_and_plain_requests_do_not_disturb_each_other", &server, |device| {
+        thread::scope(|scope| {
+            for number in 0..8 {
+                scope.spawn(move || {
+                    let mut socket = connect(device);
+                    for round in 0..50 {
+                        let text = format!("tunnel {number} round {round}");
+                        socket.send(Message::text(text.clone())).expect("sent");
+                        assert_eq!(socket.read().expect("an echo"), Message::text(text));
+                    }
+                });
+            }
+        });
     });
 }
 
@@ -114,14 +131,18 @@ fn bytes_right_behind_the_request_and_right_behind_the_101_are_not_lost() {
         }
         side.wait_closed();
     });
-    let device = Device::before(&[server.address()]);
-    let mut client = device.client();
-    client.send(format!("{HANDSHAKE}from the client"));
-    assert_eq!(client.head("GET").status, 101);
-    let expected = b"from the server, and back: from the client";
-    let mut got = Vec::new();
-    client.wire().exactly(expected.len() as u64, &mut |part| got.extend_from_slice(part)).expect("the tunnel's bytes");
-    assert_eq!(got, expected);
+    on_each_lane("bytes_right_behind_the_request_and_right_behind_the_101_are_not_lost", &server, |device| {
+        let mut client = device.client();
+        client.send(format!("{HANDSHAKE}from the client"));
+        assert_eq!(client.head("GET").status, 101);
+        let expected = b"from the server, and back: from the client";
+        let mut got = Vec::new();
+        client
+            .wire()
+            .exactly(expected.len() as u64, &mut |part| got.extend_from_slice(part))
+            .expect("the tunnel's bytes");
+        assert_eq!(got, expected);
+    });
 }
 
 #[test]
@@ -141,16 +162,20 @@ fn a_tunnel_carries_megabytes_both_ways_at_once() {
         sending.join().expect("the writer").expect("written");
         assert_eq!(count, SIZE);
     });
-    let device = Device::before(&[server.address()]);
-    let mut client = device.client();
-    client.send(HANDSHAKE);
-    assert_eq!(client.head("GET").status, 101);
-    let writer = client.wire().socket().try_clone().expect("a second handle");
-    let sending = thread::spawn(move || std::io::Write::write_all(&mut &writer, &vec![b'c'; SIZE]));
-    let mut same = true;
-    client.wire().exactly(SIZE as u64, &mut |part| same &= part.iter().all(|byte| *byte == b's')).expect("all bytes");
-    sending.join().expect("the writer").expect("written");
-    assert!(same);
+    on_each_lane("a_tunnel_carries_megabytes_both_ways_at_once", &server, |device| {
+        let mut client = device.client();
+        client.send(HANDSHAKE);
+        assert_eq!(client.head("GET").status, 101);
+        let writer = client.wire().socket().try_clone().expect("a second handle");
+        let sending = thread::spawn(move || std::io::Write::write_all(&mut &writer, &vec![b'c'; SIZE]));
+        let mut same = true;
+        client
+            .wire()
+            .exactly(SIZE as u64, &mut |part| same &= part.iter().all(|byte| *byte == b's'))
+            .expect("all bytes");
+        sending.join().expect("the writer").expect("written");
+        assert!(same);
+    });
 }
 
 #[test]
@@ -164,15 +189,16 @@ fn a_half_closed_tunnel_still_carries_the_other_way() {
         let _ = side.wire().to_end(&mut |part| got.extend_from_slice(part));
         side.send([b"you said: ", got.as_slice()].concat());
     });
-    let device = Device::before(&[server.address()]);
-    let mut client = device.client();
-    client.send(HANDSHAKE);
-    assert_eq!(client.head("GET").status, 101);
-    client.send("goodbye");
-    client.wire().finish_sending().expect("a half-close");
-    let mut got = Vec::new();
-    client.wire().to_end(&mut |part| got.extend_from_slice(part)).expect("the rest");
-    assert_eq!(got, b"you said: goodbye");
+    on_each_lane("a_half_closed_tunnel_still_carries_the_other_way", &server, |device| {
+        let mut client = device.client();
+        client.send(HANDSHAKE);
+        assert_eq!(client.head("GET").status, 101);
+        client.send("goodbye");
+        client.wire().finish_sending().expect("a half-close");
+        let mut got = Vec::new();
+        client.wire().to_end(&mut |part| got.extend_from_slice(part)).expect("the rest");
+        assert_eq!(got, b"you said: goodbye");
+    });
 }
 
 #[test]
@@ -207,9 +233,8 @@ fn an_upgrade_in_http_1_0_or_without_connection_is_none() {
 #[test]
 fn a_tunnel_outlives_the_timeouts_of_requests() {
     let server = echo();
-    let device = cmim_tests::Setup::before(&[server.address()])
-        .timeouts("server_first_byte = \"200ms\"\nclient_head = \"200ms\"")
-        .start();
+    let device =
+        Setup::before(&[server.address()]).timeouts("server_first_byte = \"200ms\"\nclient_head = \"200ms\"").start();
     let mut socket = connect(&device);
     thread::sleep(Duration::from_millis(600));
     socket.send(Message::text("still here")).expect("sent");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::CliError;
 use crate::config;
 use crate::control::message::{
-    Answer, Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Request, Server, Status,
+    Answer, Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Request, Server, Splice, Status,
 };
 use crate::control::{ControlError, ask};
 
@@ -100,6 +100,13 @@ impl Daemon {
     pub(super) fn buffers(&self) -> Result<Buffers, CliError> {
         match self.ask(&Request::Buffers)? {
             Answer::Buffers(buffers) => Ok(*buffers),
+            _ => Err(CliError::WrongAnswer),
+        }
+    }
+
+    pub(super) fn splices(&self) -> Result<Vec<Splice>, CliError> {
+        match self.ask(&Request::Splices)? {
+            Answer::Splices(splices) => Ok(splices),
             _ => Err(CliError::WrongAnswer),
         }
     }

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use super::ask::Daemon;
 use super::{
     CliError, Screen, buffers, check, completions, config, connections, deny, doctor, drain, guard, jobs, man, queues,
-    reload, run, servers, status, upgrade,
+    reload, run, servers, splices, status, upgrade,
 };
 
 const EXAMPLES: &str = "\
@@ -69,6 +69,8 @@ pub enum Command {
     Drain(drain::Args),
     /// Put a new binary in the daemon's place; no request fails
     Upgrade(upgrade::Args),
+    /// List what the kernel carries between two sockets by itself
+    Splices(splices::Args),
     /// Say what this kernel and user allow, and the way out where something is missing
     Doctor(doctor::Args),
     /// Print the completions for a shell
@@ -102,6 +104,7 @@ impl Cli {
             Command::Reload(args) => reload::execute(&args, &daemon(), screen),
             Command::Upgrade(args) => upgrade::execute(&args, &daemon(), screen),
             Command::Drain(args) => drain::execute(&args, &daemon(), screen),
+            Command::Splices(args) => splices::execute(&args, &daemon(), screen),
             Command::Doctor(args) => doctor::execute(&args, screen),
             Command::Completions(args) => completions::execute(&args, screen),
             Command::Man(args) => man::execute(&args, screen),
@@ -171,6 +174,7 @@ mod tests {
             "reload",
             "drain",
             "upgrade",
+            "splices",
             "doctor",
             "completions",
             "man",

@@ -23,6 +23,7 @@ mod run;
 mod save;
 mod screen;
 mod servers;
+mod splices;
 mod status;
 mod table;
 mod upgrade;

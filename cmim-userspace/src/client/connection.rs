@@ -205,6 +205,11 @@ impl<'a> Connection<'a> {
             return Input::Nothing;
         }
         let link = self.link;
+        if link.is_lent() {
+            // Whoever has it sees breaks and ends himself.
+            self.presence = None;
+            return Input::Nothing;
+        }
         let presence = self.presence.get_or_insert_with(|| Box::pin(link.stream.broken()));
         if presence.as_mut().poll(cx).is_ready() {
             return Input::Broken;

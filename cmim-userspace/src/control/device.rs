@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::message::{Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Server, Status};
+use super::message::{Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Server, Splice, Status};
 use crate::observe::counters::Totals;
 
 /// A running device. Called from the admin thread; a call may wait for locks that the data path holds for an instant.
@@ -47,6 +47,12 @@ pub trait Device: Send + Sync + 'static {
     ///
     /// One line that says why there is none.
     fn guard(&self) -> Result<Guard, String>;
+    /// What the kernel carries by itself; nothing without a kernel part.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why it cannot be told.
+    fn splices(&self) -> Result<Vec<Splice>, String>;
     /// The effective configuration.
     fn config_toml(&self) -> String;
     /// The file that the configuration came from; `None`: it came from flags.

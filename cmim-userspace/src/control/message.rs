@@ -46,6 +46,7 @@ pub enum Request {
     },
     DenyList,
     Guard,
+    Splices,
     ConfigShow,
     /// Which file the configuration came from.
     ConfigFile,
@@ -90,6 +91,7 @@ pub enum Answer {
     /// Denied networks, IPv4 first.
     Denied(Vec<String>),
     Guard(Box<Guard>),
+    Splices(Vec<Splice>),
     /// A change was made; one line that says which.
     Changed(String),
     /// The effective configuration, as TOML.
@@ -375,6 +377,31 @@ pub struct GuardCounters {
     pub tcp_syn: u64,
     /// TCP packets to a listener that passed.
     pub to_listener: u64,
+}
+
+/// One direction that the kernel carries, as its map has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Splice {
+    /// The map's `generation`: a tunnel's two directions have the same.
+    pub id: u64,
+    /// The far end of the connection on which the bytes come, and the device's own.
+    pub from: String,
+    pub from_local: String,
+    /// The far end of the connection on which they go, and the device's own.
+    pub to: String,
+    pub to_local: String,
+    pub lane: String,
+    /// "splicing", "paused" (bytes wait for the daemon to pass them on) or "ended" (the content is whole).
+    pub state: String,
+    /// Handed over by the kernel.
+    pub bytes: u64,
+    /// Passed on by the daemon.
+    pub relayed: u64,
+    /// Of a content's bytes, still to come; absent: it ends with its connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u64>,
+    /// Bytes that wait for the daemon to pass them on.
+    pub backlog: u64,
 }
 
 /// What the guard counted for one address of a listener.

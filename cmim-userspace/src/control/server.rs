@@ -285,6 +285,7 @@ fn answer(request: Request, device: &dyn Device) -> Answer {
             .denied()
             .map_or_else(Answer::Refused, |denied| Answer::Denied(denied.iter().map(ToString::to_string).collect())),
         Request::Guard => device.guard().map_or_else(Answer::Refused, |guard| Answer::Guard(Box::new(guard))),
+        Request::Splices => device.splices().map_or_else(Answer::Refused, Answer::Splices),
         Request::ConfigShow => Answer::ConfigShow(device.config_toml()),
         Request::ConfigFile => device.config_file().map_or_else(
             || Answer::Refused("the daemon runs from flags, not from a file".to_owned()),
@@ -351,7 +352,9 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::control::client::ask;
-    use crate::control::message::{Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Server, Status};
+    use crate::control::message::{
+        Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Server, Splice, Status,
+    };
     use crate::observe::counters::Totals;
 
     /// A device with one figure in each answer.
@@ -391,6 +394,10 @@ pub(crate) mod tests {
 
         fn buffers(&self) -> Buffers {
             Buffers::default()
+        }
+
+        fn splices(&self) -> Result<Vec<Splice>, String> {
+            Ok(vec![Splice { id: 1, lane: "sockmap".to_owned(), ..Splice::default() }])
         }
 
         fn queues(&self) -> Vec<Queue> {

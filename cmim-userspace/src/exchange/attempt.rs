@@ -198,8 +198,8 @@ async fn connection(
     match net::connect(&endpoint.address, site.config.timeouts.server_connect).await {
         Ok(stream) => {
             let socket = ServerSocket::new(stream, Arc::clone(&site.counters));
-            let connection = ServerConnection::new(socket, lease, false);
-            announce(site, link, job, &connection).await?;
+            let mut connection = ServerConnection::new(socket, lease, false);
+            announce(site, link, job, &mut connection).await?;
             Ok(connection)
         }
         Err(source) => {
@@ -214,14 +214,14 @@ async fn connection(
 }
 
 /// Sends the PROXY protocol's header on a new connection where that is wanted.
-async fn announce(site: &Site, link: &Link, job: &Job, connection: &ServerConnection) -> Result<(), Failure> {
+async fn announce(site: &Site, link: &Link, job: &Job, connection: &mut ServerConnection) -> Result<(), Failure> {
     let mut header = BytesMut::new();
     match job.upstream.model.send_proxy_protocol {
         SendProxyProtocol::Off => return Ok(()),
         SendProxyProtocol::V1 => proxy_protocol::write_v1(link.peer, link.local, &mut header),
         SendProxyProtocol::V2 => proxy_protocol::write_v2(link.peer, link.local, &mut header),
     }
-    let written = timeout(site.config.timeouts.server_connect, connection.stream().write_all(&header)).await;
+    let written = timeout(site.config.timeouts.server_connect, connection.stream_mut().write_all(&header)).await;
     written.map_err(|_| Failure::ConnectTimeout)?.map_err(Failure::Connect)
 }
 

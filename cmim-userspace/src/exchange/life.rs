@@ -1,7 +1,7 @@
 //! The life of one request in the device, from a parsed head to the last byte of its reply.
 
 use std::future::poll_fn;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use super::trail::{Handling, Trail};
 use super::upload::Gathered;
 use crate::h1::{self, Method, ReplyContent, ReplyDelimit, ReplyTo, local_reply};
 use crate::job::State;
-use crate::lane::copy;
+use crate::lane::{Lane, Load, copy, sockmap};
 use crate::observe::roll::Doing;
 use crate::reply::{self, Plan};
 use crate::stack::Seq;
@@ -148,9 +148,7 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
     let (socket, read, lease) = connection.into_tunnel();
     let first = copy::End { stream: &link.stream, read: link.with_input(std::mem::take) };
     let second = copy::End { stream: &socket.stream, read };
-    let carrying = Carrying::begin(&site.counters.lanes.copy);
-    let (carried, result) = copy::tunnel(first, second, &site.buffers).await;
-    carrying.end(carried.forth + carried.back);
+    let (carried, result) = carry(site, link, first, second).await;
     job.trail.bytes_in = carried.forth;
     job.trail.bytes_out = carried.back;
     lease.answered();
@@ -162,6 +160,36 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
             Ok(Outcome::Reset)
         }
     }
+}
+
+/// Carries a tunnel on the lane that is best for it and to be had.
+async fn carry(
+    site: &Site,
+    link: &Link,
+    first: copy::End<'_>,
+    second: copy::End<'_>,
+) -> (copy::Carried, io::Result<()>) {
+    let lanes = &site.counters.lanes;
+    let (mut first, mut second) = (first, second);
+    let reachable = first.stream.is_tcp() && second.stream.is_tcp();
+    if let (Lane::Sockmap, Some(splicer)) = (site.lanes.choose(Load::Tunnel, reachable), &site.splicer) {
+        link.lend(true);
+        match sockmap::Tunnel::between(splicer, first, second).await {
+            Ok(tunnel) => {
+                let carrying = Carrying::begin(&lanes.sockmap);
+                let (carried, result) = tunnel.run(&site.buffers).await;
+                carrying.end(carried.forth + carried.back);
+                link.lend(false);
+                return (carried, result);
+            }
+            Err(ends) => (first, second) = ends,
+        }
+        link.lend(false);
+    }
+    let carrying = Carrying::begin(&lanes.copy);
+    let (carried, result) = copy::tunnel(first, second, &site.buffers).await;
+    carrying.end(carried.forth + carried.back);
+    (carried, result)
 }
 
 /// A reply of the device's own making.

@@ -73,6 +73,8 @@ pub struct Link {
     working: RefCell<Vec<ServerId>>,
     /// The connection's own, while no exchange has it.
     timer: RefCell<Timer>,
+    /// A lane watches the stream alone.
+    lent: Cell<bool>,
     pub record: Arc<Record>,
 }
 
@@ -104,6 +106,7 @@ impl Link {
             stopped: RefCell::default(),
             working: RefCell::default(),
             timer: RefCell::default(),
+            lent: Cell::new(false),
             record,
         }
     }
@@ -242,6 +245,15 @@ impl Link {
     /// The request to which what comes next belongs.
     pub fn input_owner(&self) -> Option<Seq> {
         self.input.borrow().owner
+    }
+
+    /// Leaves the stream to a lane, or takes it back. While it is lent, nobody else watches it.
+    pub fn lend(&self, lent: bool) {
+        self.lent.set(lent);
+    }
+
+    pub fn is_lent(&self) -> bool {
+        self.lent.get()
     }
 
     /// Whether the client has ended its side.

@@ -63,6 +63,10 @@ impl ServerConnection {
         &self.socket.stream
     }
 
+    pub(super) fn stream_mut(&mut self) -> &mut Stream {
+        &mut self.socket.stream
+    }
+
     /// Reads what has come; `Ok(0)`: the server ended its side.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, site: &Site) -> Poll<io::Result<usize>> {
         site.buffers.make_room(&mut self.buffer, self.size);

@@ -12,6 +12,7 @@ use crate::buffer::{BufferPool, Store};
 use crate::config::model::{Config, ListenAddress, Listener, UpstreamIndex};
 use crate::lane::Rules;
 use crate::lane::pipe::PipePool;
+use crate::lane::sockmap::Splicer;
 use crate::observe::access_log::LogWriter;
 use crate::observe::counters::Counters;
 
@@ -27,6 +28,8 @@ pub struct Site {
     pub buffers: Rc<BufferPool>,
     pub pipes: Rc<PipePool>,
     pub lanes: Rules,
+    /// Where the sockmap lane is to be had.
+    pub splicer: Option<Splicer>,
     pub store: Arc<Store>,
     pub log: LogWriter,
     /// Told when one of this worker's idle server connections turns readable.

@@ -13,14 +13,14 @@ use rustix::thread::{CapabilitySet, capabilities};
 use serde::Serialize;
 
 use super::loaded::read_sysctl;
-use super::{load, pin};
+use super::{load, loaded, pin};
 use crate::config::model::Kernel;
 
 /// One thing that the kernel part needs, and whether it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub name: String,
-    /// "object", "capability", "program", "map", "helper", "btf", "bpffs", "interface" or "sysctl".
+    /// "object", "capability", "program", "map", "helper", "btf", "lane", "bpffs", "interface" or "sysctl".
     pub kind: &'static str,
     pub ok: bool,
     /// What was found, and what it is for.
@@ -108,6 +108,7 @@ pub fn doctor(kernel: &Kernel) -> Vec<Finding> {
         tried(name, "helper", purpose, may_try, supported)
     }));
     findings.push(btf());
+    findings.push(sockmap_lane(kernel, may_try));
     findings.push(bpffs(&kernel.pin_dir));
     findings.extend(kernel.interfaces.iter().map(|name| interface(name)));
     findings.extend(SYSCTLS.map(|(name, least, purpose)| sysctl(name, least, purpose)));
@@ -164,6 +165,21 @@ fn btf() -> Finding {
     let ok = Path::new(path).is_file();
     let detail = "the kernel's own types; the sockmap lane's window is read with them".to_owned();
     finding(path, "btf", ok, detail, "use a kernel built with CONFIG_DEBUG_INFO_BTF")
+}
+
+/// Not asked for but tried: bytes are carried between connections of this process's own.
+fn sockmap_lane(kernel: &Kernel, may_try: bool) -> Finding {
+    let (name, kind, purpose) = ("sockmap", "lane", "tunnels in the kernel");
+    if !may_try {
+        return finding(name, kind, false, format!("not tried ({purpose})"), NEED_RIGHTS);
+    }
+    match loaded::try_sockmap(kernel) {
+        Ok(()) => finding(name, kind, true, format!("carries, stops and ends as it should ({purpose})"), ""),
+        Err(error) => {
+            let way_out = error.way_out().unwrap_or_default();
+            finding(name, kind, false, format!("{} ({purpose})", error.told()), &way_out)
+        }
+    }
 }
 
 fn bpffs(pin_dir: &Path) -> Finding {

@@ -140,6 +140,18 @@ impl KernelError {
     /// The error, its causes and the way out, in one line.
     #[must_use]
     pub fn clause(&self) -> String {
+        let mut clause = self.told();
+        if let Some(way) = self.way_out() {
+            clause.push_str(" (");
+            clause.push_str(&way);
+            clause.push(')');
+        }
+        clause
+    }
+
+    /// The error and its causes, in one line.
+    #[must_use]
+    pub fn told(&self) -> String {
         let mut clause = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
@@ -149,11 +161,6 @@ impl KernelError {
                 clause.push_str(line);
             }
             cause = error.source();
-        }
-        if let Some(way) = self.way_out() {
-            clause.push_str(" (");
-            clause.push_str(&way);
-            clause.push(')');
         }
         clause
     }

@@ -297,6 +297,14 @@ impl Loaded {
     }
 }
 
+/// Tries the sockmap lane with maps and a verdict of its own, of which nothing is left.
+pub(super) fn try_sockmap(kernel: &Kernel) -> Result<(), KernelError> {
+    let mut ebpf = load::object(false, btf::socket_layout()?)?;
+    let (splicer, _events) = Splicer::take(&mut ebpf, kernel.splice_window)?;
+    load::verdict(&mut ebpf, &splicer.verdict_map()?)?;
+    self_test::run(&splicer)
+}
+
 /// `None`: another daemon lives there. Two guards and two sets of maps under one name would mislead the operator of both.
 fn claim_pins(pin_dir: &Path, missing: &mut Vec<KernelError>) -> Option<Option<PinDir>> {
     match PinDir::claim(pin_dir) {

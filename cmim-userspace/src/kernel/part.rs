@@ -178,6 +178,15 @@ impl KernelPart {
         self.loaded.as_ref()?.sockmap.clone()
     }
 
+    /// What `cmim splices` shows; nothing without a kernel part.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn splices(&self) -> Result<Vec<message::Splice>, KernelError> {
+        self.loaded.as_ref().map_or(Ok(Vec::new()), |loaded| report::splices(&loaded.splicer))
+    }
+
     /// The news of the splices, once; `None` after that and without a kernel part. Forward them on one task.
     pub fn take_events(&mut self) -> Option<SpliceEvents> {
         self.loaded.as_mut()?.events.take()

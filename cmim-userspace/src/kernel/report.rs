@@ -1,11 +1,13 @@
 //! What the kernel part tells of itself, for the listings.
 
+use cmim_common::connection::{ENDLESS, Lane, State};
 use cmim_common::names;
 
 use super::error::KernelError;
 use super::listening;
 use super::loaded::Loaded;
 use super::part::Rates;
+use super::splice::{Listed, Splicer};
 use crate::control::message;
 
 /// The programs that are in the kernel, and what each is attached to.
@@ -72,6 +74,37 @@ pub(super) fn guard(loaded: &Loaded, rates: Rates) -> Result<message::Guard, Ker
         counters,
         listeners: listeners(loaded)?,
     })
+}
+
+/// The directions that the kernel carries, the oldest splice first.
+pub(super) fn splices(splicer: &Splicer) -> Result<Vec<message::Splice>, KernelError> {
+    let mut splices: Vec<_> = splicer.list()?.iter().map(splice).collect();
+    splices.sort_by(|one, other| (one.id, &one.from).cmp(&(other.id, &other.from)));
+    Ok(splices)
+}
+
+fn splice(listed: &Listed) -> message::Splice {
+    let Listed { source, connection, backlog } = listed;
+    let state = match State::from_number(connection.state) {
+        Some(State::Draining) => "ended",
+        // What the last burst left to the daemon is passed on: the next one is the kernel's again.
+        Some(State::Splicing | State::Paused) if *backlog == 0 => "splicing",
+        Some(State::Splicing | State::Paused) => "paused",
+        Some(State::Installing) | None => "",
+    };
+    message::Splice {
+        id: connection.generation,
+        from: source.remote().to_string(),
+        from_local: source.local().to_string(),
+        to: connection.target.remote().to_string(),
+        to_local: connection.target.local().to_string(),
+        lane: Lane::from_number(connection.lane).map_or("", Lane::name).to_owned(),
+        state: state.to_owned(),
+        bytes: connection.spliced,
+        relayed: connection.passed - backlog,
+        remaining: (connection.remaining != ENDLESS).then_some(connection.remaining),
+        backlog: *backlog,
+    }
 }
 
 /// In the configuration's order.

@@ -3,7 +3,6 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use super::error::KernelError;
@@ -65,7 +64,7 @@ impl Sockets {
 }
 
 fn try_all(splicer: &Splicer, sockets: &Sockets) -> io::Result<()> {
-    let mut splice = splicer.begin(sockets.first.as_fd(), sockets.second.as_fd()).map_err(io::Error::other)?;
+    let mut splice = splicer.begin(&sockets.first, &sockets.second).map_err(io::Error::other)?;
     for way in [Way::Forth, Way::Back] {
         splice.install(way, None).map_err(io::Error::other)?;
     }

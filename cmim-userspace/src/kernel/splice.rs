@@ -12,7 +12,7 @@
 mod table;
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
@@ -133,7 +133,8 @@ impl Splicer {
     /// # Errors
     ///
     /// When one of them is not of TCP, or not connected.
-    pub fn begin<'a>(&self, first: BorrowedFd<'a>, second: BorrowedFd<'a>) -> Result<Splice<'a>, SpliceError> {
+    pub fn begin<'a>(&self, first: &'a impl AsFd, second: &'a impl AsFd) -> Result<Splice<'a>, SpliceError> {
+        let (first, second) = (first.as_fd(), second.as_fd());
         let (Some(one), Some(other)) = (tcp::key(first), tcp::key(second)) else {
             return Err(SpliceError::NotTcp);
         };

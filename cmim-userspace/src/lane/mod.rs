@@ -2,6 +2,9 @@
 
 pub mod choose;
 pub mod copy;
+mod direction;
+mod phase;
 pub mod pipe;
+pub mod sockmap;
 
 pub use choose::{Lane, Load, Rules};

@@ -16,7 +16,7 @@ pub async fn connect(address: &ServerAddress, timeout: Duration) -> io::Result<S
                 let stream = TcpStream::connect(address).await?;
                 // Requests and their contents are written whole; waiting for more would only delay them.
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok(Stream::Tcp(stream.into()))
             }
             ServerAddress::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
         }

@@ -7,8 +7,10 @@ mod handover;
 mod listen;
 pub mod proxy_protocol;
 mod stream;
+mod tcp;
 
 pub use connect::connect;
 pub use handover::{Channel, Inherited, MOST_SOCKETS};
 pub use listen::{Bound, ListenError, bind, inherited};
 pub use stream::Stream;
+pub use tcp::Stir;

@@ -11,18 +11,79 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
+
+use super::tcp::{Stir, Tcp};
 
 const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 /// A connected stream of the current worker's event loop.
 #[derive(Debug)]
 pub enum Stream {
-    Tcp(TcpStream),
+    Tcp(Tcp),
     Unix(UnixStream),
 }
 
 impl Stream {
+    /// Whether TCP carries it.
+    #[must_use]
+    pub const fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// Has the event loop tell only ends, breaks and room from now on, and bytes no more: for a socket whose bytes the
+    /// kernel carries. `false`: it tells everything as before, because somebody waits for it, or the socket is not of TCP.
+    /// From then on [`Stream::poll_read_now`] and [`Stream::poll_write_now`] are to be used, behind a
+    /// [`Stream::poll_stir`].
+    ///
+    /// # Errors
+    ///
+    /// When the event loop refuses; the connection is lost then.
+    pub fn watch_ends(&self) -> io::Result<bool> {
+        match self {
+            Self::Tcp(stream) => stream.watch_ends(),
+            Self::Unix(_) => Ok(false),
+        }
+    }
+
+    /// Has the event loop tell everything again.
+    ///
+    /// # Errors
+    ///
+    /// When the event loop refuses; the connection is lost then.
+    pub fn watch_whole(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.watch_whole(),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Takes note of what the event loop told of a stream whose ends are watched; what comes from now on wakes `cx`. Ask
+    /// before looking at the socket.
+    pub fn poll_stir(&self, cx: &mut Context<'_>) -> Stir {
+        match self {
+            Self::Tcp(stream) => stream.poll_stir(cx),
+            Self::Unix(_) => Stir::Open,
+        }
+    }
+
+    /// Reads as [`Stream::poll_read`] does, in either way of watching. Pending while only ends are watched: nothing says
+    /// when bytes come but the ends, and whoever else knows.
+    pub fn poll_read_now(&self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) if stream.watches_ends() => blocking(stream.read_now(buffer)),
+            _ => self.poll_read(cx, buffer),
+        }
+    }
+
+    /// Writes as [`Stream::poll_write`] does, in either way of watching.
+    pub fn poll_write_now(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) if stream.watches_ends() => blocking(stream.write_now(bytes)),
+            _ => self.poll_write(cx, &[IoSlice::new(bytes)]),
+        }
+    }
+
     /// Reads into `buffer`'s spare room, which must not be empty. `Ok(0)`: the peer has ended its side.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         loop {
@@ -59,9 +120,11 @@ impl Stream {
     }
 
     /// Writes all of `bytes`. What was written when the future is dropped stays written.
-    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let count = poll_fn(|cx| self.poll_write(cx, &[IoSlice::new(bytes)])).await?;
+            // Borrowed for one call alone each time: a task that moves between threads may have the stream.
+            let own = &mut *self;
+            let count = poll_fn(move |cx| own.poll_write(cx, &[IoSlice::new(bytes)])).await?;
             bytes = bytes.get(count..).unwrap_or_default();
         }
         Ok(())
@@ -157,11 +220,13 @@ impl Stream {
 
     /// Returns once the connection is broken, as a reset breaks it.
     pub async fn broken(&self) {
-        // An error here says the same.
-        let _: io::Result<tokio::io::Ready> = match self {
-            Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
-            Self::Unix(stream) => stream.ready(Interest::ERROR).await,
-        };
+        match self {
+            Self::Tcp(stream) => stream.broken().await,
+            Self::Unix(stream) => {
+                // An error here says the same.
+                let _: io::Result<tokio::io::Ready> = stream.ready(Interest::ERROR).await;
+            }
+        }
     }
 
     /// Asks the kernel itself whether nothing has come and the peer is still there.
@@ -179,7 +244,7 @@ impl Stream {
     /// Moves the stream, which another worker watched, to the event loop of the caller.
     pub fn moved_here(self) -> io::Result<Self> {
         Ok(match self {
-            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Self::Tcp(stream) => Self::Tcp(stream.moved_here()?),
             Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
         })
     }
@@ -253,5 +318,13 @@ impl AsFd for Stream {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
         }
+    }
+}
+
+/// The event loop's word for an answer of the kernel's.
+fn blocking<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        other => Poll::Ready(other),
     }
 }

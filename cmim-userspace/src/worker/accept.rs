@@ -237,7 +237,7 @@ fn admit(current: &Rc<Current>, door: &Door, stream: TcpStream, peer: SocketAddr
     let _: io::Result<()> = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let id = door.admission.next_id.fetch_add(1, Ordering::Relaxed);
-    let arrival = Arrival { stream: Stream::Tcp(stream), local, peer, id };
+    let arrival = Arrival { stream: Stream::Tcp(stream.into()), local, peer, id };
     let site = current.site();
     let opened = Opened::new(&door.here, &site.counters);
     let entrance = Entrance { address: door.address, name: Arc::clone(&door.name), roll: Arc::clone(&door.roll) };

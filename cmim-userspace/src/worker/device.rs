@@ -19,7 +19,7 @@ use crate::config::model::{ListenAddress, TierKind};
 use crate::config::{self, Config, Source};
 use crate::control::Device;
 use crate::control::message::{
-    BufferTier, Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Server, Status,
+    BufferTier, Buffers, Connection, Guard, Job, NewServer, Queue, Reloaded, Server, Splice, Status,
 };
 use crate::exchange::upstream::SharedUpstream;
 use crate::kernel::KernelPart;
@@ -182,6 +182,10 @@ impl Device for Daemon {
 
     fn guard(&self) -> Result<Guard, String> {
         self.kernel.lock().guard().map_err(|error| error.clause())
+    }
+
+    fn splices(&self) -> Result<Vec<Splice>, String> {
+        self.kernel.lock().splices().map_err(|error| error.clause())
     }
 
     fn config_toml(&self) -> String {

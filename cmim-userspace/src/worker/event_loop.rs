@@ -17,7 +17,7 @@ use super::device::Live;
 use crate::buffer::{BufferPool, Store};
 use crate::config::model::ListenAddress;
 use crate::exchange::{Current, Drain, Site};
-use crate::kernel::WorkerLoad;
+use crate::kernel::{Splicer, WorkerLoad};
 use crate::lane::Rules;
 use crate::lane::pipe::PipePool;
 use crate::observe::access_log::LogWriter;
@@ -55,6 +55,8 @@ pub(super) struct Crew {
     pub load: WorkerLoad,
     pub first: Turn,
     pub turns: mpsc::UnboundedReceiver<Turn>,
+    /// Where the sockmap lane is to be had.
+    pub splicer: Option<Splicer>,
     pub phase: watch::Receiver<Phase>,
 }
 
@@ -86,7 +88,7 @@ pub(super) fn start(crew: Crew) -> io::Result<JoinHandle<()>> {
 
 async fn live(crew: Crew) {
     let idle_watch = Arc::new(IdleWatch::default());
-    let Crew { worker, counters, store, roll, admission, load, first, mut turns, mut phase } = crew;
+    let Crew { worker, counters, store, roll, admission, load, first, mut turns, splicer, mut phase } = crew;
     let ground = Ground {
         worker,
         counters,
@@ -94,6 +96,7 @@ async fn live(crew: Crew) {
         buffers: Rc::default(),
         // A later configuration's window is for the sockmap lane only: pipes are made as large as this one says.
         pipes: Rc::new(PipePool::new(first.live.config.kernel.splice_window)),
+        splicer,
         idle_watch: Arc::clone(&idle_watch),
     };
     let here = Rc::new(OpenHere::new(load.clone()));
@@ -140,13 +143,14 @@ struct Ground {
     store: Arc<Store>,
     buffers: Rc<BufferPool>,
     pipes: Rc<PipePool>,
+    splicer: Option<Splicer>,
     idle_watch: Arc<IdleWatch>,
 }
 
 impl Ground {
     fn site(&self, live: Live, log: LogWriter) -> Site {
         let kernel = &live.config.kernel;
-        let lanes = Rules { mode: kernel.splice, min: kernel.splice_min, sockmap: false };
+        let lanes = Rules { mode: kernel.splice, min: kernel.splice_min, sockmap: self.splicer.is_some() };
         Site {
             worker: self.worker,
             config: live.config,
@@ -155,6 +159,7 @@ impl Ground {
             buffers: Rc::clone(&self.buffers),
             pipes: Rc::clone(&self.pipes),
             lanes,
+            splicer: self.splicer.clone(),
             store: Arc::clone(&self.store),
             log,
             idle_watch: Waker::from(Arc::clone(&self.idle_watch)),

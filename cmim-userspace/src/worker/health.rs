@@ -41,7 +41,7 @@ pub(super) async fn probe(upstream: Arc<SharedUpstream>, config: Arc<Config>) {
 /// The status of one probe's reply.
 async fn probe_once(address: &ServerAddress, health: Health, config: Arc<Config>) -> io::Result<u16> {
     let exchange = async {
-        let stream = net::connect(address, health.timeout).await?;
+        let mut stream = net::connect(address, health.timeout).await?;
         let host = match address {
             ServerAddress::Tcp(address) => address.to_string(),
             ServerAddress::Unix(_) => "localhost".to_owned(),
@@ -56,7 +56,9 @@ async fn probe_once(address: &ServerAddress, health: Health, config: Arc<Config>
         let mut buffer = BytesMut::new();
         loop {
             buffer.reserve(4096);
-            if std::future::poll_fn(|cx| stream.poll_read(cx, &mut buffer)).await? == 0 {
+            // As `write_all` does, because this task may move between threads.
+            let (own, read) = (&mut stream, &mut buffer);
+            if std::future::poll_fn(move |cx| own.poll_read(cx, read)).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let head = parser.parse(&mut buffer, &Method::Get, &limits).map_err(io::Error::other)?;

@@ -193,6 +193,7 @@ impl Prepared {
         });
         let (phase, follow) = watch::channel(Phase::Running);
         let mut workers = Vec::with_capacity(sockets.len());
+        let splicer = device.kernel.lock().splicer();
         for (worker, (sockets, turns)) in sockets.into_iter().zip(followed).enumerate() {
             let counters = Arc::clone(&device.counters[worker]);
             let log = log.writer(Arc::clone(&counters));
@@ -207,6 +208,7 @@ impl Prepared {
                 load: device.kernel.lock().load_of(worker),
                 first: Turn { live: device.live(), log, sockets, done },
                 turns,
+                splicer: splicer.clone(),
                 phase: follow.clone(),
             })?);
         }
@@ -272,6 +274,13 @@ impl Attendance {
             });
         }
         self.device.changer.lock().probe(&self.device.live());
+        if let Some(events) = self.device.kernel.lock().take_events() {
+            tokio::spawn(async move {
+                if let Err(error) = events.forward().await {
+                    tracing::error!("the splices' news ended: {error}");
+                }
+            });
+        }
         notify::ready();
         if let Some(predecessor) = predecessor {
             predecessor.ready();

@@ -19,8 +19,8 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     (
         "worker",
         &[
-            "client", "exchange", "net", "kernel", "control", "observe", "config", "upstream", "buffer", "job", "h1",
-            "stack",
+            "client", "exchange", "lane", "net", "kernel", "control", "observe", "config", "upstream", "buffer", "job",
+            "h1", "stack",
         ],
     ),
     ("client", &["exchange", "stack", "job", "reply", "h1", "buffer", "net", "observe", "config::model"]),
@@ -52,7 +52,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
 ];
 
 /// Whole modules, and single files of others, that hold decisions only.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "h1/",
     "reply/",
     "stack/",
@@ -62,6 +62,7 @@ const PURE: [&str; 11] = [
     "buffer/extents.rs",
     "buffer/wear.rs",
     "lane/choose.rs",
+    "lane/phase.rs",
     "exchange/pace.rs",
     "exchange/content.rs",
 ];

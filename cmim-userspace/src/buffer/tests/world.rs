@@ -155,7 +155,7 @@ pub(super) fn streams() -> (Stream, Stream) {
 pub(super) async fn tcp_streams() -> (Stream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (one, other) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-    (Stream::Tcp(one.unwrap()), Stream::Tcp(other.unwrap().0))
+    (Stream::Tcp(one.unwrap().into()), Stream::Tcp(other.unwrap().0.into()))
 }
 
 pub(super) async fn append(held: &mut Held, piece: Bytes) -> Result<(), Full> {

@@ -2,7 +2,6 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use cmim_common::connection::MAX_CONNECTIONS;
@@ -47,7 +46,7 @@ impl Middle {
     }
 
     fn splice(&self, splicer: &Splicer) -> Splice<'_> {
-        splicer.begin(self.first.as_fd(), self.second.as_fd()).expect("both are of TCP")
+        splicer.begin(&self.first, &self.second).expect("both are of TCP")
     }
 
     /// What the client sends arrives at the server.
@@ -303,7 +302,7 @@ fn what_goes_to_a_socket_that_was_reset_is_lost_with_it_and_the_reset_is_seen() 
         let part = part(host);
         let splicer = part.splicer().expect("the lane");
         let Middle { client, first, second, server } = Middle::at("127.0.0.1");
-        let mut splice = splicer.begin(first.as_fd(), second.as_fd()).expect("both are of TCP");
+        let mut splice = splicer.begin(&first, &second).expect("both are of TCP");
         splice.install(Way::Forth, None).expect("room");
         splice.install(Way::Back, None).expect("room");
         // Closed with a byte unread, which is a reset.
@@ -325,10 +324,10 @@ fn sockets_that_are_no_tcp_or_have_ended_are_refused_and_nothing_is_left() {
         let splicer = part.splicer().expect("the lane");
         let (one, other) = std::os::unix::net::UnixStream::pair().expect("descriptors");
         let middle = Middle::at("127.0.0.1");
-        assert!(matches!(splicer.begin(one.as_fd(), other.as_fd()), Err(SpliceError::NotTcp)));
-        assert!(matches!(splicer.begin(middle.first.as_fd(), other.as_fd()), Err(SpliceError::NotTcp)));
+        assert!(matches!(splicer.begin(&one, &other), Err(SpliceError::NotTcp)));
+        assert!(matches!(splicer.begin(&middle.first, &other), Err(SpliceError::NotTcp)));
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        assert!(matches!(splicer.begin(listener.as_fd(), middle.first.as_fd()), Err(SpliceError::NotTcp)));
+        assert!(matches!(splicer.begin(&listener, &middle.first), Err(SpliceError::NotTcp)));
 
         middle.client.shutdown(Shutdown::Write).expect("connected");
         wait_until("the end is there", || matches!((&middle.first).read(&mut [0]), Ok(0)));
