@@ -64,6 +64,10 @@ pub enum Decision {
     Redirect,
     /// Leave it to userspace.
     Pass(Reason),
+    /// Drop it: a FIN without bytes. What it means is noted in the socket already (`tcp_fin`). Passed on while the socket's
+    /// queue is not empty, it would be taken for an error there that stops everything to that socket (`sk_psock_backlog`,
+    /// where nothing sent is a broken pipe).
+    Forget,
 }
 
 /// Why a burst is left to userspace.
@@ -71,8 +75,6 @@ pub enum Decision {
 pub enum Reason {
     /// The entry is being set up, or its content has ended.
     NotSplicing,
-    /// No bytes: a FIN comes so, and ends of connections are userspace's to forward.
-    Empty,
     /// Userspace has not passed on all that was left to it: this burst would overtake that.
     Behind,
     /// The target left the sockhash.
@@ -93,7 +95,7 @@ impl Reason {
     #[must_use]
     pub const fn pauses(self) -> bool {
         match self {
-            Self::NotSplicing | Self::Empty => false,
+            Self::NotSplicing => false,
             Self::Behind | Self::TargetMissing | Self::PastEnd | Self::OverWindow | Self::NoRoom => true,
         }
     }
@@ -114,11 +116,11 @@ const OVERHEAD: u64 = 4_096;
 #[inline(always)]
 #[must_use]
 pub const fn decide(connection: &Connection, burst: Burst) -> Decision {
+    if burst.length == 0 {
+        return Decision::Forget;
+    }
     if connection.state != State::Splicing as u8 && connection.state != State::Paused as u8 {
         return Decision::Pass(Reason::NotSplicing);
-    }
-    if burst.length == 0 {
-        return Decision::Pass(Reason::Empty);
     }
     if connection.passed != burst.taken {
         return Decision::Pass(Reason::Behind);
@@ -173,7 +175,7 @@ impl Connection {
     /// Notes a burst that was left to userspace.
     #[inline(always)]
     pub const fn note_passed(&mut self, burst: Burst, reason: Reason) -> Noted {
-        let is_news = burst.length > 0 && self.passed == burst.taken;
+        let is_news = self.passed == burst.taken;
         if reason.pauses() {
             self.state = State::Paused as u8;
         }
@@ -185,7 +187,7 @@ impl Connection {
     /// Counts the content down; true: this was its end.
     #[inline(always)]
     const fn advance(&mut self, length: u64) -> bool {
-        if self.remaining == ENDLESS || length == 0 {
+        if self.remaining == ENDLESS {
             return false;
         }
         self.remaining = self.remaining.saturating_sub(length);

@@ -1,7 +1,7 @@
 //! `cmim_verdict`: for each burst that arrives on a socket of the sockhash, says whether the kernel hands it to the
 //! other socket of its splice or leaves it to the daemon.
 
-use aya_ebpf::bindings::sk_action::SK_PASS;
+use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
 use aya_ebpf::macros::stream_verdict;
 use aya_ebpf::programs::SkBuffContext;
 use aya_log_ebpf::warn;
@@ -39,6 +39,7 @@ fn cmim_verdict(context: SkBuffContext) -> u32 {
     match decide(connection, burst) {
         Decision::Redirect => redirect(&context, connection, burst),
         Decision::Pass(reason) => pass(&context, connection, burst, reason),
+        Decision::Forget => SK_DROP,
     }
 }
 
@@ -98,10 +99,8 @@ fn pass(context: &SkBuffContext, connection: &mut Connection, burst: Burst, reas
     if matches!(reason, Reason::TargetMissing) && noted.is_news {
         warn!(context, "generation {}: the splice's target left the sockhash", connection.generation);
     }
-    if burst.length > 0 {
-        count(|counters| unsafe { &raw mut (*counters).splice_passed }, 1);
-        count(|counters| unsafe { &raw mut (*counters).splice_passed_bytes }, burst.length);
-    }
+    count(|counters| unsafe { &raw mut (*counters).splice_passed }, 1);
+    count(|counters| unsafe { &raw mut (*counters).splice_passed_bytes }, burst.length);
     tell(connection, noted);
     SK_PASS
 }

@@ -152,11 +152,11 @@ fn only_a_splicing_entry_redirects() {
 }
 
 #[test]
-fn nothing_to_hand_over_neither_redirects_nor_pauses() {
-    let mut entry = splicing();
-    assert_eq!(decide(&entry, burst(0)), Decision::Pass(Reason::Empty));
-    assert_eq!(entry.note_passed(burst(0), Reason::Empty), Noted { is_news: false });
-    assert_eq!(entry, splicing());
+fn an_end_without_bytes_is_never_queued() {
+    for state in [State::Installing, State::Splicing, State::Paused, State::Draining] {
+        let entry = Connection { state: state as u8, passed: 5, ..splicing() };
+        assert_eq!(decide(&entry, burst(0)), Decision::Forget, "{state:?}");
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ mod tcp;
 mod workers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use bell::SpliceEvents;
 pub use capability::{Finding, doctor};

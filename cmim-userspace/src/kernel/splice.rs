@@ -89,6 +89,14 @@ pub struct Progress {
     pub remaining: Option<u64>,
 }
 
+/// A direction that is out of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    pub progress: Progress,
+    /// Userspace has passed on all that was left to it.
+    pub lossless: bool,
+}
+
 /// One direction of a living splice, for the listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listed {
@@ -273,6 +281,12 @@ impl Splice<'_> {
         self.ways[way.source()].is_some_and(|installed| installed.taken == progress.passed)
     }
 
+    /// Whether more was left to userspace than it has passed on and these `held` bytes that it has read.
+    #[must_use]
+    pub fn is_behind(&self, way: Way, progress: &Progress, held: u64) -> bool {
+        self.ways[way.source()].is_some_and(|installed| installed.taken + held < progress.passed)
+    }
+
     /// Whether the target's TCP has taken over all that the kernel handed over, so that userspace may write to it. Ask it
     /// of a progress that stands still.
     ///
@@ -285,23 +299,24 @@ impl Splice<'_> {
         Ok(written.wrapping_sub(installed.written_before) == progress.spliced + installed.taken)
     }
 
-    /// Takes a direction out of the kernel once it is drained; says how far it came. Bytes that were left to userspace and
-    /// not passed on by then ([`Splice::is_level`] says whether there are any) are lost.
+    /// Takes a direction out of the kernel once it is drained; says how far it came, and whether nothing was lost: bytes
+    /// that were left to userspace and not passed on by then are.
     ///
     /// # Errors
     ///
     /// When it is not installed or the map cannot be read; it is out all the same.
-    pub fn remove(&mut self, way: Way) -> Result<Progress, KernelError> {
+    pub fn remove(&mut self, way: Way) -> Result<Removed, KernelError> {
         let source = self.sides[way.source()];
         self.workshop.maps.lock().stop(source);
         tcp::settle(source.socket);
         let progress = self.progress(way);
+        let lossless = progress.as_ref().is_ok_and(|progress| self.is_level(way, progress));
         if let Some(installed) = self.ways[way.source()].take() {
             let mut maps = self.workshop.maps.lock();
             maps.forget(source, self.sides[way.target()]);
             self.workshop.slots.lock().free.push(installed.slot);
         }
-        progress
+        progress.map(|progress| Removed { progress, lossless })
     }
 }
 
@@ -310,7 +325,7 @@ impl Drop for Splice<'_> {
         for way in [Way::Forth, Way::Back] {
             if self.is_installed(way) {
                 // Its figures are of no use any more.
-                let _: Result<Progress, KernelError> = self.remove(way);
+                let _: Result<Removed, KernelError> = self.remove(way);
             }
         }
         self.workshop.bells.take_down(self.generation);

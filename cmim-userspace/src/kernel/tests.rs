@@ -5,7 +5,7 @@
 mod flood;
 mod frames;
 mod guarding;
-mod host;
+pub(crate) mod host;
 mod pieces;
 mod splicing;
 mod steering;
@@ -34,7 +34,7 @@ const HOLD: &str = "CMIM_TEST_HOLD_PINS";
 const HOLD_ADDRESSES: &str = "CMIM_TEST_HOLD_ADDRESSES";
 const NOBODY: u32 = 65_534;
 
-fn settings(mode: KernelMode, pin_dir: PathBuf, interfaces: &[&str]) -> Kernel {
+pub(crate) fn settings(mode: KernelMode, pin_dir: PathBuf, interfaces: &[&str]) -> Kernel {
     Kernel {
         mode,
         pin_dir,

@@ -1,4 +1,4 @@
-//! One direction of a splice: userspace where it must, the kernel where it can.
+//! One direction of a splice, a tunnel's or a content's: userspace where it must, the kernel where it can.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::phase::{Event, Phase};
 use crate::buffer::{BufferPool, ReadSize};
-use crate::kernel::{Splice, Way};
+use crate::kernel::{KernelError, Splice, Way};
 use crate::net::Stream;
 
 /// What the kernel has handed over is in the target's TCP after microseconds; where it is not, it is asked again after
@@ -18,6 +18,32 @@ use crate::net::Stream;
 const ASK_AGAIN: Duration = Duration::from_millis(1);
 /// Reads of one direction before others get their turn.
 const TURN: usize = 16;
+
+/// Why a direction stopped before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Reading failed.
+    #[error("the source failed: {0}")]
+    Source(#[source] io::Error),
+    /// The source ended within a content.
+    #[error("the source ended within the content")]
+    Cut,
+    /// Writing failed.
+    #[error("the target failed: {0}")]
+    Target(#[source] io::Error),
+    /// The kernel's maps or this side's event loop failed.
+    #[error("the lane failed: {0}")]
+    Lane(#[source] io::Error),
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Source(error) | Fault::Target(error) | Fault::Lane(error) => error,
+            Fault::Cut => io::ErrorKind::UnexpectedEof.into(),
+        }
+    }
+}
 
 /// One direction, with what was read of it and not written yet.
 #[derive(Debug)]
@@ -31,8 +57,7 @@ pub(super) struct Direction<'a> {
     ended: bool,
     /// The kernel refused this direction; it is copied.
     refused: bool,
-    /// Bytes of the content that were not read or carried yet; `None`: it ends with its source.
-    remaining: Option<u64>,
+    content: Option<Content>,
     /// Bytes read since the kernel has had it, and not written yet.
     unreported: u64,
     /// Written by userspace.
@@ -40,8 +65,35 @@ pub(super) struct Direction<'a> {
     asking: Option<Pin<Box<Sleep>>>,
 }
 
+/// What came of reading from the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// Bytes, or the end.
+    Something,
+    Nothing,
+    /// The end, before bytes that were left to userspace and are not in the receive queue yet.
+    TooEarly,
+}
+
+/// What is carried has an end of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Content {
+    /// Bytes of it.
+    pub length: u64,
+    /// With fewer to come it is not worth the kernel's while.
+    pub least: u64,
+    /// Bytes that were not written yet, nor carried. Old while the kernel carries.
+    left: u64,
+}
+
+impl Content {
+    pub(super) const fn new(length: u64, least: u64) -> Self {
+        Self { length, least, left: length }
+    }
+}
+
 impl<'a> Direction<'a> {
-    pub(super) fn new(from: &'a Stream, to: &'a Stream, way: Way, read: BytesMut) -> Self {
+    pub(super) fn new(from: &'a Stream, to: &'a Stream, way: Way, read: BytesMut, content: Option<Content>) -> Self {
         Self {
             from,
             to,
@@ -50,22 +102,22 @@ impl<'a> Direction<'a> {
             phase: Phase::Relaying,
             ended: false,
             refused: false,
-            remaining: None,
+            content,
             unreported: 0,
             relayed: 0,
             asking: None,
         }
     }
 
-    /// Goes on as far as it can; ready: everything was carried, and the source's end passed on. `news`: the kernel says
-    /// that there is something to look at.
+    /// Goes on as far as it can; ready: everything was carried, and of a tunnel the source's end passed on. `news`: the
+    /// kernel says that there is something to look at.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         splice: &mut Splice<'_>,
         buffers: &BufferPool,
         news: bool,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Fault>> {
         for _ in 0..TURN {
             match self.phase {
                 Phase::Relaying => ready!(self.relay(cx, splice, buffers))?,
@@ -78,6 +130,17 @@ impl<'a> Direction<'a> {
         Poll::Pending
     }
 
+    /// What was read and belongs to what is carried.
+    fn own(&self) -> &[u8] {
+        let own = self.content.map_or(usize::MAX, |content| usize::try_from(content.left).unwrap_or(usize::MAX));
+        self.buffer.get(..own).unwrap_or(&self.buffer)
+    }
+
+    /// What was read behind a content's end.
+    pub(super) fn into_rest(self) -> BytesMut {
+        self.buffer
+    }
+
     /// Bytes carried so far, by whomever.
     pub(super) fn carried(&self, splice: &Splice<'_>) -> u64 {
         let spliced = splice.progress(self.way).map_or(0, |progress| progress.spliced);
@@ -85,32 +148,47 @@ impl<'a> Direction<'a> {
     }
 
     /// Writes what is here and reads what has come; hands over to the kernel where nothing has.
-    fn relay(&mut self, cx: &mut Context<'_>, splice: &mut Splice<'_>, buffers: &BufferPool) -> Poll<io::Result<()>> {
-        while !self.buffer.is_empty() {
-            let count = ready!(self.to.poll_write_now(cx, &self.buffer))?;
+    fn relay(
+        &mut self,
+        cx: &mut Context<'_>,
+        splice: &mut Splice<'_>,
+        buffers: &BufferPool,
+    ) -> Poll<Result<(), Fault>> {
+        while !self.own().is_empty() {
+            let count = ready!(self.to.poll_write_now(cx, self.own())).map_err(Fault::Target)?;
             self.buffer.advance(count);
             self.relayed += count as u64;
+            if let Some(content) = &mut self.content {
+                content.left -= count as u64;
+            }
         }
         splice.pass_on(self.way, std::mem::take(&mut self.unreported));
+        if self.content.is_some_and(|content| content.left == 0) {
+            self.phase.step(Event::Finished);
+            return Poll::Ready(Ok(()));
+        }
+        if self.ended && self.content.is_some() {
+            return Poll::Ready(Err(Fault::Cut));
+        }
         if self.ended {
             self.phase.step(Event::Finished);
             // A peer that is gone already needs no telling.
             let _: io::Result<()> = self.to.shutdown_write();
             return Poll::Ready(Ok(()));
         }
-        if self.poll_read(cx, splice, buffers)?.is_ready() {
+        if self.read(cx, splice, buffers)? == Read::Something {
             return Poll::Ready(Ok(()));
         }
         if self.refused {
             return Poll::Pending;
         }
         if !splice.is_installed(self.way) {
-            self.install(splice)?;
+            self.install(splice).map_err(Fault::Lane)?;
             return Poll::Ready(Ok(()));
         }
         // Asked behind the read, which has locked the socket: whatever was left to userspace before is counted now, and
         // whatever is from here on comes with news.
-        let progress = splice.progress(self.way).map_err(io::Error::other)?;
+        let progress = splice.progress(self.way).map_err(lane)?;
         if splice.is_level(self.way, &progress) {
             self.phase.step(Event::Level);
             return Poll::Ready(Ok(()));
@@ -125,15 +203,20 @@ impl<'a> Direction<'a> {
         splice: &Splice<'_>,
         buffers: &BufferPool,
         news: bool,
-    ) -> Poll<io::Result<()>> {
-        if self.poll_read(cx, splice, buffers)?.is_ready() {
-            self.phase.step(Event::LeftToUserspace);
-            return Poll::Ready(Ok(()));
+    ) -> Poll<Result<(), Fault>> {
+        match self.read(cx, splice, buffers) {
+            Ok(Read::Nothing) => {}
+            // A source may break behind its last byte.
+            Err(error) if !self.is_whole(splice) => return Poll::Ready(Err(error)),
+            Ok(Read::Something | Read::TooEarly) | Err(_) => {
+                self.phase.step(Event::LeftToUserspace);
+                return Poll::Ready(Ok(()));
+            }
         }
         if news {
-            let progress = splice.progress(self.way).map_err(io::Error::other)?;
-            if !splice.is_level(self.way, &progress) {
-                // Left to userspace, and not in its receive queue yet.
+            let progress = splice.progress(self.way).map_err(lane)?;
+            if !splice.is_level(self.way, &progress) || progress.remaining == Some(0) {
+                // Left to userspace, and not in its receive queue yet; or the content is whole.
                 self.phase.step(Event::LeftToUserspace);
                 return Poll::Ready(Ok(()));
             }
@@ -141,50 +224,70 @@ impl<'a> Direction<'a> {
         Poll::Pending
     }
 
+    /// Whether the kernel has seen the content's last byte.
+    fn is_whole(&self, splice: &Splice<'_>) -> bool {
+        splice.progress(self.way).is_ok_and(|progress| progress.remaining == Some(0))
+    }
+
     /// Waits until userspace may write to the target again.
-    fn drain(&mut self, cx: &mut Context<'_>, splice: &Splice<'_>) -> Poll<io::Result<()>> {
-        let progress = splice.progress(self.way).map_err(io::Error::other)?;
-        if splice.is_drained(self.way, &progress)? {
+    fn drain(&mut self, cx: &mut Context<'_>, splice: &Splice<'_>) -> Poll<Result<(), Fault>> {
+        let progress = splice.progress(self.way).map_err(lane)?;
+        if splice.is_drained(self.way, &progress).map_err(Fault::Target)? {
+            if let Some(content) = &mut self.content {
+                content.left = content.length.saturating_sub(self.relayed + progress.spliced);
+            }
             self.phase.step(Event::Drained);
             return Poll::Ready(Ok(()));
         }
         self.ask_again(cx)
     }
 
-    /// Ready where bytes were read or the source has ended.
-    fn poll_read(&mut self, cx: &mut Context<'_>, splice: &Splice<'_>, buffers: &BufferPool) -> io::Result<Poll<()>> {
+    fn read(&mut self, cx: &mut Context<'_>, splice: &Splice<'_>, buffers: &BufferPool) -> Result<Read, Fault> {
         buffers.make_room(&mut self.buffer, ReadSize::Bulk);
         let polled = self.from.poll_read_now(cx, &mut self.buffer);
         if self.buffer.is_empty() {
             buffers.give_back(&mut self.buffer);
         }
-        match polled {
-            Poll::Ready(count) => {
-                let count = count?;
-                self.ended = count == 0;
-                if splice.is_installed(self.way) {
-                    self.unreported += count as u64;
-                }
-                Ok(Poll::Ready(()))
-            }
-            Poll::Pending => Ok(Poll::Pending),
+        let Poll::Ready(count) = polled else { return Ok(Read::Nothing) };
+        let count = count.map_err(Fault::Source)?;
+        if !splice.is_installed(self.way) {
+            self.ended = count == 0;
+            return Ok(Read::Something);
         }
+        self.unreported += count as u64;
+        if count == 0 {
+            // An ended socket says so as soon as its receive queue is empty, also while what the verdict has passed is on
+            // its way there (`tcp_bpf_recvmsg_parser` does not look at psock's `ingress_skb`).
+            let progress = splice.progress(self.way).map_err(lane)?;
+            if splice.is_behind(self.way, &progress, self.unreported) {
+                return Ok(Read::TooEarly);
+            }
+            self.ended = true;
+        }
+        Ok(Read::Something)
     }
 
     fn install(&mut self, splice: &mut Splice<'_>) -> io::Result<()> {
-        if let Err(error) = splice.install(self.way, self.remaining) {
-            tracing::debug!("a direction is copied: {error}");
-            self.refused = true;
-            // Its bytes are this side's to wait for.
-            self.from.watch_whole()?;
+        let left = self.content.map(|content| content.left);
+        if self.content.is_none_or(|content| content.left >= content.least) {
+            match splice.install(self.way, left) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::debug!("a direction is copied: {error}"),
+            }
         }
-        Ok(())
+        self.refused = true;
+        // Its bytes are this side's to wait for.
+        self.from.watch_whole()
     }
 
-    fn ask_again(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn ask_again(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let asking = self.asking.get_or_insert_with(|| Box::pin(sleep(ASK_AGAIN)));
         ready!(asking.as_mut().poll(cx));
         self.asking = None;
         Poll::Ready(Ok(()))
     }
+}
+
+fn lane(error: KernelError) -> Fault {
+    Fault::Lane(io::Error::other(error))
 }

@@ -7,4 +7,7 @@ mod phase;
 pub mod pipe;
 pub mod sockmap;
 
+#[cfg(test)]
+mod tests;
+
 pub use choose::{Lane, Load, Rules};

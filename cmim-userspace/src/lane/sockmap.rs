@@ -8,8 +8,11 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
+
 use super::copy::{Carried, End};
-use super::direction::Direction;
+pub use super::direction::Fault;
+use super::direction::{self, Direction};
 use crate::buffer::BufferPool;
 pub use crate::kernel::Splicer;
 use crate::kernel::{Splice, Way};
@@ -68,8 +71,8 @@ impl<'a> Tunnel<'a> {
     /// other direction goes on.
     pub async fn run(self, buffers: &BufferPool) -> (Carried, io::Result<()>) {
         let Self { mut splice, first, second, watches } = self;
-        let mut forth = Direction::new(first.stream, second.stream, Way::Forth, first.read);
-        let mut back = Direction::new(second.stream, first.stream, Way::Back, second.read);
+        let mut forth = Direction::new(first.stream, second.stream, Way::Forth, first.read, None);
+        let mut back = Direction::new(second.stream, first.stream, Way::Back, second.read, None);
         let result = poll_fn(|cx| {
             // Before the sockets are looked at, so that what happens behind the look is told.
             stir(cx, first.stream)?;
@@ -87,11 +90,78 @@ impl<'a> Tunnel<'a> {
     }
 }
 
+/// A content of known length that the kernel may carry; nothing of it is in the kernel yet.
+#[derive(Debug)]
+pub struct Content<'a> {
+    // Dropped first, as a tunnel's.
+    splice: Splice<'a>,
+    direction: Direction<'a>,
+    from: &'a Stream,
+    watch: EndsWatched<'a>,
+}
+
+/// What is left when a content was carried to its last byte.
+#[derive(Debug)]
+pub struct Left {
+    /// Bytes behind its end that were read.
+    pub read: BytesMut,
+    /// Nothing came behind its end, so that the source can be used again.
+    pub clean: bool,
+}
+
+impl<'a> Content<'a> {
+    /// Takes the source over from the event loop; the target stays as it is, and what its peer sends is not touched.
+    /// `length`: bytes of the content, those that were read already with it; with fewer than `least` of them to come, they
+    /// are copied all the same.
+    ///
+    /// The content of a reply alone: bytes that a source sends behind the end are lost in rare cases, and [`Left::clean`]
+    /// says so. A server that sends them is at fault; a client that does asks for the next page.
+    ///
+    /// # Errors
+    ///
+    /// The source, watched as before, where the two are not for this lane.
+    pub fn between(splicer: &Splicer, from: End<'a>, to: &'a Stream, length: u64, least: u64) -> Result<Self, End<'a>> {
+        match splicer.begin(from.stream, to) {
+            Ok(splice) if matches!(from.stream.watch_ends(), Ok(true)) => {
+                let content = direction::Content::new(length, least);
+                let direction = Direction::new(from.stream, to, Way::Forth, from.read, Some(content));
+                Ok(Self { splice, direction, from: from.stream, watch: EndsWatched(from.stream) })
+            }
+            Ok(_) | Err(_) => Err(from),
+        }
+    }
+
+    /// Goes on as far as it can; ready: the target's TCP has the last byte of the content.
+    pub fn poll(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<Result<(), Fault>> {
+        // A source that broke behind the content's end has done its work: reading says what it is.
+        let over = self.from.poll_stir(cx) == Stir::Over;
+        let news = self.splice.poll_news(cx) || over;
+        self.direction.poll(cx, &mut self.splice, buffers, news)
+    }
+
+    /// Bytes carried so far; what a deadline for progress can go by.
+    #[must_use]
+    pub fn carried(&self) -> u64 {
+        self.direction.carried(&self.splice)
+    }
+
+    /// Gives the source back once everything is carried.
+    #[must_use]
+    pub fn finish(self) -> Left {
+        let Self { mut splice, direction, watch, .. } = self;
+        let lossless = !splice.is_installed(Way::Forth) || splice.remove(Way::Forth).is_ok_and(|end| end.lossless);
+        drop(splice);
+        drop(watch);
+        let read = direction.into_rest();
+        Left { clean: lossless && read.is_empty(), read }
+    }
+}
+
 /// A break is told at once, also where bytes are still on their way.
 fn stir(cx: &mut Context<'_>, stream: &Stream) -> io::Result<()> {
     match stream.poll_stir(cx) {
-        Stir::Over if stream.has_failed() => Err(io::ErrorKind::ConnectionReset.into()),
-        Stir::Over | Stir::Open => Ok(()),
+        Stir::Over => stream.failure().map_or(Ok(()), Err),
+        Stir::Open => Ok(()),
     }
 }
 

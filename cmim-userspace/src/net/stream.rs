@@ -241,6 +241,14 @@ impl Stream {
         !matches!(rustix::net::sockopt::socket_error(self), Ok(Ok(())))
     }
 
+    /// What broke the connection, once.
+    pub fn failure(&self) -> Option<io::Error> {
+        match rustix::net::sockopt::socket_error(self) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) | Err(error) => Some(error.into()),
+        }
+    }
+
     /// Moves the stream, which another worker watched, to the event loop of the caller.
     pub fn moved_here(self) -> io::Result<Self> {
         Ok(match self {

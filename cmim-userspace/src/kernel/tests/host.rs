@@ -28,14 +28,14 @@ pub(super) const PEER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0,
 pub(super) const INTERFACE: &str = "cmim0";
 pub(super) const PEER_INTERFACE: &str = "peer0";
 
-pub(super) struct Host {
+pub(crate) struct Host {
     here: OwnedFd,
     peer: OwnedFd,
     bpffs: PathBuf,
 }
 
 /// Runs a test in a new host, or says why not.
-pub(super) fn in_namespaces(name: &'static str, test: impl FnOnce(&Host) + Send + 'static) {
+pub(crate) fn in_namespaces(name: &'static str, test: impl FnOnce(&Host) + Send + 'static) {
     if !geteuid().is_root() {
         return skipped(name, "needs root");
     }
@@ -81,7 +81,7 @@ impl Host {
         host
     }
 
-    pub(super) fn bpffs(&self) -> &Path {
+    pub(crate) fn bpffs(&self) -> &Path {
         &self.bpffs
     }
 

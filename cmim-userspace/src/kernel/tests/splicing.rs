@@ -204,7 +204,8 @@ fn a_content_ends_at_its_last_byte_and_what_follows_is_the_daemons() {
         (&middle.first).read_exact(&mut got).expect("not the content's");
         assert_eq!(&got, b"next");
         let end = splice.remove(Way::Forth).expect("installed");
-        assert_eq!((end.spliced, end.passed, end.remaining), (10, 4, Some(0)));
+        assert_eq!((end.progress.spliced, end.progress.passed, end.progress.remaining), (10, 4, Some(0)));
+        assert!(!end.lossless, "nobody said that the four were read for good");
         // Both connections are as before.
         (&middle.client).write_all(b"more").expect("connected");
         (&middle.first).read_exact(&mut got).expect("connected");
