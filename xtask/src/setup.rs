@@ -16,7 +16,7 @@ mod nightly;
 mod test_parts;
 
 pub(crate) use bpf_toolchain::Toolchain;
-pub(crate) use test_parts::{mount_bpffs, rust_components};
+pub(crate) use test_parts::{ensure_bench as bench, ensure_count as count, mount_bpffs, rust_components};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {

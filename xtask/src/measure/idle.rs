@@ -8,16 +8,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::Run;
+use super::contender::Contender;
 use super::meter::settled_kib;
 use super::network::{Network, Side};
 use super::origin::{self, Origin};
-use super::proxy::{Contender, Proxy};
+use super::proxy::{Proxy, most_clients};
 use super::results::{Better, Metric, Results, Sample};
 use super::rounds::in_turn;
 
-const WANTED: u64 = 10_000;
-/// Ours for other things, with two ends of each connection where everything is on one host's limit.
-const RESERVED: u64 = 200;
+const WANTED: usize = 10_000;
 /// Connections are opened by so many threads, as by many clients.
 const OPENERS: usize = 8;
 /// Asked before the count begins, so that what the first requests cost once is not counted.
@@ -26,17 +25,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Each round has new processes: memory that was once taken is not given back.
 const MAX_ROUNDS: usize = 3;
 
+/// The name that the report's targets look for.
+pub(crate) const EACH: &str = "memory per idle connection";
+
+/// How often it is measured: what differs between rounds is little, and each takes its time.
+pub(crate) fn rounds(run: &Run) -> usize {
+    if run.quick { 1 } else { run.rounds.min(MAX_ROUNDS) }
+}
+
 pub(crate) fn run(run: &Run) -> Result<Results> {
     let network = Network::make();
-    // A proxy has two descriptors for a connection at work.
-    let count = usize::try_from(WANTED.min((run.descriptors / 2).saturating_sub(RESERVED)))?;
+    let count = WANTED.min(most_clients(run.descriptors));
     let mut origin = Origin::start(run, &network)?;
     let servers = [origin.address];
     let setup = run.setup(&network, &servers);
-    let metrics = vec![
-        Metric::new("memory per idle connection", "KiB", Better::Lower),
-        Metric::new("memory with all of them", "MiB", Better::Lower),
-    ];
+    let metrics =
+        vec![Metric::new(EACH, "KiB", Better::Lower), Metric::new("memory with all of them", "MiB", Better::Lower)];
     let about = format!(
         "{count} client connections, each of which has had one reply of 1 KB and is kept open (limit of descriptors: {}). \
          Memory is the proxy processes' resident memory; each round starts new ones.",
@@ -44,7 +48,7 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
     );
     let mut results = Results::new("idle", about, network.shown(), metrics);
     let contenders = Contender::PROXIES.map(|contender| (contender, Ok(()))).into();
-    in_turn(run, run.rounds.min(MAX_ROUNDS), &mut results, contenders, |contender, ()| {
+    in_turn(run, rounds(run), &mut results, contenders, |contender, ()| {
         origin.check()?;
         let mut proxy = Proxy::start(contender, &setup)?;
         let sample = measure(&network, &proxy, count);

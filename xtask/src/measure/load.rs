@@ -3,18 +3,23 @@
 use anyhow::Result;
 
 use super::Run;
+use super::contender::Contender;
 use super::meter::{Reading, resident_kib};
 use super::network::{Network, Side};
 use super::origin::{self, Origin};
-use super::proxy::{Contender, Proxy};
+use super::proxy::Proxy;
 use super::results::{Better, Metric, Results, Sample};
 use super::rounds::in_turn;
 use super::wrk::{Load, Outcome};
-use super::{reconnecting, wrk};
+use super::{meter, reconnecting, wrk};
 
 /// Fills pools and caches before the first round.
 const WARM_UP_SECONDS: u64 = 1;
-const MICRO: f64 = 1_000_000.0;
+
+/// The names that the report's targets look for.
+pub(crate) const RATE: &str = "rate";
+pub(crate) const P99: &str = "p99";
+pub(crate) const CONNECTIONS: &str = "connections of each client";
 
 /// One of these benchmarks.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +30,14 @@ pub(crate) struct Work {
     connections: usize,
     header: Option<&'static str>,
     generator: Generator,
+    contenders: &'static [Contender],
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Apart,
+    OneHost,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +53,15 @@ pub(crate) const SMALL: Work = Work {
     connections: 64,
     header: None,
     generator: Generator::Wrk,
+    contenders: &Contender::ALL,
+    place: Place::Apart,
+};
+pub(crate) const LOCAL: Work = Work {
+    name: "local",
+    about: "Pages of 1 KB over 64 client connections that are kept; the server is on the device's host.",
+    contenders: &[Contender::Direct, Contender::Cmim, Contender::CmimNoBypass, Contender::Haproxy, Contender::Nginx],
+    place: Place::OneHost,
+    ..SMALL
 };
 pub(crate) const MEDIUM: Work = Work {
     name: "medium",
@@ -69,35 +91,45 @@ pub(crate) const CONNECT: Work = Work {
 };
 
 pub(crate) fn run(run: &Run, work: &Work) -> Result<Results> {
-    let network = Network::make();
+    let network = match work.place {
+        Place::Apart => Network::make(),
+        Place::OneHost => Network::together(),
+    };
     let mut origin = Origin::start(run, &network)?;
     let servers = [origin.address];
     let setup = run.setup(&network, &servers);
     let about = format!(
         "{} Load from {}, {} s each round; the origin is nginx. CPU is all of the machine's per request, whoever used it, \
-         and the proxy processes' own; what other programs took is told, too.",
+         and its parts; what other programs took is told, too, and not counted.",
         work.about,
         if work.generator == Generator::Wrk { "wrk" } else { "a generator of our own, a thread per connection" },
         run.seconds
     );
     let mut results = Results::new(work.name, about, network.shown(), metrics());
     let mut contenders = Vec::new();
-    for contender in Contender::ALL {
+    for contender in work.contenders {
         run.check_interrupt()?;
-        let started = Proxy::start(contender, &setup).and_then(|proxy| {
+        let started = Proxy::start(*contender, &setup).and_then(|proxy| {
             network.within(Side::Client, || origin::verify(proxy.address, work.page))??;
             work.generate(run, &network, &proxy, WARM_UP_SECONDS)?;
             Ok(proxy)
         });
-        contenders.push((contender, started));
+        contenders.push((*contender, started));
     }
-    in_turn(run, run.rounds, &mut results, contenders, |_, proxy| {
+    let mut bypassed = None;
+    in_turn(run, run.rounds, &mut results, contenders, |contender, proxy| {
         origin.check()?;
         let sample = measure(run, &network, work, proxy, &origin.pids());
         // An end of the proxy explains its errors better than wrk does.
         proxy.check()?;
+        if let (Contender::Cmim, Some(control)) = (contender, &proxy.control) {
+            bypassed = control.local_splices().ok();
+        }
         sample
     })?;
+    if work.place == Place::OneHost && bypassed == Some(0) {
+        results.notes.push("cmim's lane `local` was not used: this build or kernel is without it.".to_owned());
+    }
     Ok(results)
 }
 
@@ -116,34 +148,26 @@ impl Work {
 }
 
 fn metrics() -> Vec<Metric> {
-    vec![
-        Metric::new("rate", "requests/s", Better::Higher),
+    let mut metrics = vec![
+        Metric::new(RATE, "requests/s", Better::Higher),
         Metric::new("p50", "ms", Better::Lower),
-        Metric::new("p99", "ms", Better::Lower),
-        Metric::new("machine's CPU per request", "µs", Better::Lower),
-        Metric::new("proxy's CPU per request", "µs", Better::Lower),
-        Metric::new("proxy's memory", "MiB", Better::Lower),
-        Metric::new("client connections per request", "", Better::Neither),
-        Metric::new("failed connections", "", Better::Neither),
-        Metric::new("CPU that other programs took", "% of the machine", Better::Neither),
-    ]
+        Metric::new(P99, "ms", Better::Lower),
+    ];
+    metrics.extend(meter::metrics());
+    metrics.push(Metric::new("proxy's memory", "MiB", Better::Lower));
+    metrics.push(Metric::new(CONNECTIONS, "", Better::Neither));
+    metrics
 }
 
 fn measure(run: &Run, network: &Network, work: &Work, proxy: &Proxy, origin: &[u32]) -> Result<Sample> {
     let pids = proxy.pids();
     let before = Reading::take(&pids, origin)?;
     let (outcome, connections) = work.generate(run, network, proxy, run.seconds)?;
-    let after = Reading::take(&pids, origin)?;
-    let own = |value: f64| (!pids.is_empty()).then_some(value);
-    Ok(vec![
-        Some(outcome.rate),
-        Some(outcome.p50_ms),
-        Some(outcome.p99_ms),
-        Some(after.machine_since(&before) * MICRO / outcome.requests),
-        own(after.proxy_since(&before) * MICRO / outcome.requests),
-        own(resident_kib(&pids) / 1024.0),
-        connections.map(|connections| connections / outcome.requests),
-        Some(outcome.socket_errors),
-        Some(after.others_since(&before) * 100.0),
-    ])
+    let used = Reading::take(&pids, origin)?.since(&before);
+    let clients = f64::from(u32::try_from(work.connections)?);
+    let mut sample = vec![Some(outcome.rate), Some(outcome.p50_ms), Some(outcome.p99_ms)];
+    sample.extend(used.row(outcome.requests, pids.is_empty()));
+    sample.push((!pids.is_empty()).then(|| resident_kib(&pids) / 1024.0));
+    sample.push(connections.map(|connections| connections / clients));
+    Ok(sample)
 }

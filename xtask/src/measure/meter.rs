@@ -1,4 +1,9 @@
-//! What the machine and the proxy have used so far: CPU time and memory, from /proc.
+//! What the machine has used of its CPUs, and who: the proxy, the origin, the load generator, the kernel's own threads,
+//! programs that have nothing to do with it. And what memory the proxy has. All from /proc.
+//!
+//! Two accounts meet here. The machine's is user, nice, system, irq and softirq of /proc/stat. Each program's is what the
+//! scheduler ran it, with the interrupts that came in its time. What is left between the two is work on packets while no
+//! program ran: it belongs to the requests as well, and is told apart so that the parts can be seen to add up.
 
 use std::fs;
 use std::thread;
@@ -6,9 +11,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::results::{Better, Metric};
+
 /// Between two looks at a memory that may still change, and at most in all.
 const SETTLING: Duration = Duration::from_millis(250);
 const SETTLED_AT_LAST: Duration = Duration::from_secs(4);
+const MICRO: f64 = 1_000_000.0;
+/// In a process's flags: a thread of the kernel's own.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// The names that the report's targets look for.
+pub(crate) const MACHINE: &str = "machine's CPU per request";
+pub(crate) const PROXY: &str = "proxy's CPU per request";
 
 /// CPU time in seconds up to a moment; two of them tell what was used in between.
 #[derive(Debug, Clone, Copy)]
@@ -16,42 +30,120 @@ pub(crate) struct Reading {
     at: Instant,
     machine: f64,
     proxy: f64,
-    /// The origin, ourselves and the load generators that have ended.
-    rest: f64,
+    origin: f64,
+    load: f64,
+    kernel: f64,
+    programs: f64,
+}
+
+/// CPU seconds between two readings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used {
+    pub(crate) machine: f64,
+    pub(crate) proxy: f64,
+    pub(crate) origin: f64,
+    /// This program and the generators that it ran.
+    pub(crate) load: f64,
+    /// ksoftirqd and the like.
+    pub(crate) kernel: f64,
+    /// Programs that have nothing to do with it.
+    pub(crate) others: f64,
+    /// Of all CPUs together.
+    pub(crate) whole: f64,
 }
 
 impl Reading {
     pub(crate) fn take(proxy: &[u32], origin: &[u32]) -> Result<Self> {
         let text = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
         let machine = busy_ticks(&text).context("/proc/stat has no line for all CPUs")?;
-        let ourselves = fs::read_to_string("/proc/self/stat").ok().and_then(|text| process_ticks(&text));
-        let rest = used(origin) + ourselves.map_or(0, |ticks| ticks.own + ticks.ended_children);
-        Ok(Self { at: Instant::now(), machine: seconds(machine), proxy: seconds(used(proxy)), rest: seconds(rest) })
+        let at = Instant::now();
+        let (kernel, programs) = everybody()?;
+        Ok(Self {
+            at,
+            machine: seconds(machine),
+            proxy: seconds(used(proxy)),
+            origin: seconds(used(origin)),
+            load: seconds(used(&[std::process::id()])),
+            kernel: seconds(kernel),
+            programs: seconds(programs),
+        })
     }
 
-    /// CPU seconds of the whole machine since `earlier`.
-    pub(crate) fn machine_since(&self, earlier: &Self) -> f64 {
-        self.machine - earlier.machine
-    }
-
-    /// CPU seconds of the proxy since `earlier`.
-    pub(crate) fn proxy_since(&self, earlier: &Self) -> f64 {
-        self.proxy - earlier.proxy
-    }
-
-    /// The share of the machine that programs which have nothing to do with it took since `earlier`. What the kernel's
-    /// own threads did for our packets is among it.
-    pub(crate) fn others_since(&self, earlier: &Self) -> f64 {
-        let ours = self.proxy - earlier.proxy + self.rest - earlier.rest;
+    pub(crate) fn since(&self, earlier: &Self) -> Used {
+        let (proxy, origin, load) =
+            (self.proxy - earlier.proxy, self.origin - earlier.origin, self.load - earlier.load);
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let whole = (self.at - earlier.at).as_secs_f64() * f64::from(u32::try_from(processors).unwrap_or(1));
-        ((self.machine_since(earlier) - ours) / whole).max(0.0)
+        Used {
+            machine: self.machine - earlier.machine,
+            proxy,
+            origin,
+            load,
+            kernel: self.kernel - earlier.kernel,
+            others: (self.programs - earlier.programs - proxy - origin - load).max(0.0),
+            whole,
+        }
     }
 }
 
+impl Used {
+    /// What it cost: all that the machine did but for other programs.
+    pub(crate) fn ours(&self) -> f64 {
+        (self.machine - self.others).max(0.0)
+    }
+
+    /// What no program and no thread of the kernel's was charged with: interrupts while nothing ran, and the error of
+    /// the sampling, so that it can be a little below nothing.
+    pub(crate) fn outside(&self) -> f64 {
+        self.ours() - self.proxy - self.origin - self.load - self.kernel
+    }
+
+    /// The rows of [`metrics`] for so many requests. The direct path has no proxy.
+    pub(crate) fn row(&self, requests: f64, direct: bool) -> Vec<Option<f64>> {
+        let each = |value: f64| Some(value * MICRO / requests);
+        vec![
+            each(self.ours()),
+            each(self.proxy).filter(|_| !direct),
+            each(self.load),
+            each(self.origin),
+            each(self.kernel),
+            each(self.outside()),
+            Some(self.others * 100.0 / self.whole),
+        ]
+    }
+}
+
+/// What a measurement under load tells about CPUs.
+pub(crate) fn metrics() -> Vec<Metric> {
+    vec![
+        Metric::new(MACHINE, "µs", Better::Lower),
+        Metric::new(PROXY, "µs", Better::Lower),
+        Metric::new("of the machine's: load generator", "µs", Better::Neither),
+        Metric::new("of the machine's: origin", "µs", Better::Neither),
+        Metric::new("of the machine's: kernel threads", "µs", Better::Neither),
+        Metric::new("of the machine's: interrupts in no program", "µs", Better::Neither),
+        Metric::new("other programs, not counted", "% of the machine", Better::Neither),
+    ]
+}
+
+/// What these processes used, with their children that have ended.
 fn used(pids: &[u32]) -> u64 {
     let stat = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-    pids.iter().filter_map(stat).filter_map(|text| process_ticks(&text)).map(|ticks| ticks.own).sum()
+    pids.iter().filter_map(stat).filter_map(|text| ProcessTicks::find(&text)).map(ProcessTicks::all).sum()
+}
+
+/// What the kernel's threads and all programs used. One that ends hands its times to its parent, so that the sum is kept.
+fn everybody() -> Result<(u64, u64)> {
+    let (mut kernel, mut programs) = (0, 0);
+    for entry in fs::read_dir("/proc").context("reading /proc")?.flatten() {
+        if !entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let Ok(text) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some(ticks) = ProcessTicks::find(&text) else { continue };
+        *(if ticks.kernel { &mut kernel } else { &mut programs }) += ticks.all();
+    }
+    Ok((kernel, programs))
 }
 
 /// Resident memory of the processes in KiB.
@@ -84,16 +176,29 @@ fn busy_ticks(stat: &str) -> Option<u64> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ProcessTicks {
+    kernel: bool,
     own: u64,
     ended_children: u64,
 }
 
-/// utime, stime, cutime, cstime. The name before them may hold spaces and brackets.
-fn process_ticks(stat: &str) -> Option<ProcessTicks> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let ticks: Vec<u64> = rest.split_whitespace().skip(11).take(4).map(str::parse).collect::<Result<_, _>>().ok()?;
-    let &[user, system, children_user, children_system] = ticks.as_slice() else { return None };
-    Some(ProcessTicks { own: user + system, ended_children: children_user + children_system })
+impl ProcessTicks {
+    /// flags, and utime, stime, cutime, cstime. The name before them may hold spaces and brackets.
+    fn find(stat: &str) -> Option<Self> {
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace();
+        let flags: u64 = fields.nth(6)?.parse().ok()?;
+        let ticks: Vec<u64> = fields.skip(4).take(4).map(str::parse).collect::<Result<_, _>>().ok()?;
+        let &[user, system, children_user, children_system] = ticks.as_slice() else { return None };
+        Some(Self {
+            kernel: flags & PF_KTHREAD != 0,
+            own: user + system,
+            ended_children: children_user + children_system,
+        })
+    }
+
+    fn all(self) -> u64 {
+        self.own + self.ended_children
+    }
 }
 
 fn resident(status: &str) -> Option<f64> {
@@ -110,6 +215,8 @@ fn seconds(ticks: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use rustix::time::{ClockId, clock_gettime};
+
     use super::*;
 
     #[test]
@@ -123,13 +230,41 @@ mod tests {
     #[test]
     fn a_name_with_brackets_does_not_shift_the_times() {
         let text = "42 (a) b (c)) S 1 42 42 0 -1 4194304 500 0 1 0 77 23 5 6 20 0 3 0 100 200 300\n";
-        assert_eq!(process_ticks(text), Some(ProcessTicks { own: 77 + 23, ended_children: 5 + 6 }));
-        assert_eq!(process_ticks("42 (a) S 1"), None);
+        let expected = ProcessTicks { kernel: false, own: 77 + 23, ended_children: 5 + 6 };
+        assert_eq!(ProcessTicks::find(text), Some(expected));
+        let kernel = "14 (ksoftirqd/0) S 2 0 0 0 -1 69238848 0 0 0 0 0 12 0 0 20 0 1 0 4 0 0\n";
+        let expected = ProcessTicks { kernel: true, own: 12, ended_children: 0 };
+        assert_eq!(ProcessTicks::find(kernel), Some(expected));
+        assert_eq!(ProcessTicks::find("42 (a) S 1"), None);
     }
 
     #[test]
     fn resident_memory_is_found() {
         assert_eq!(resident("Name:\tx\nVmRSS:\t   12345 kB\nThreads:\t1\n"), Some(12_345.0));
         assert_eq!(resident("Name:\tkthread\n"), None);
+    }
+
+    /// A known load: what this thread burns by its own clock is what the meter charges to this program, and the machine
+    /// was busy at least so long. Other tests may run beside it, in this program and others: they only add.
+    #[test]
+    fn a_known_load_is_found_again() -> Result<()> {
+        const LOAD: f64 = 0.5;
+        let own_clock = || {
+            let time = clock_gettime(ClockId::ThreadCPUTime);
+            Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+                .as_secs_f64()
+        };
+        let before = Reading::take(&[], &[])?;
+        let start = own_clock();
+        while own_clock() - start < LOAD {
+            std::hint::spin_loop();
+        }
+        let used = Reading::take(&[], &[])?.since(&before);
+        // Two readings, each to the hundredth of a second; the machine's by samples.
+        assert!(used.load > LOAD - 0.03, "{used:?}");
+        assert!(used.ours() > LOAD * 0.9 - 0.03, "{used:?}");
+        let parts = used.proxy + used.origin + used.load + used.kernel + used.outside() + used.others;
+        assert!((parts - used.machine.max(used.others)).abs() < 0.01, "{used:?}");
+        Ok(())
     }
 }

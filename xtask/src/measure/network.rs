@@ -1,10 +1,11 @@
 //! Where a benchmark's traffic runs: client, device and server in network namespaces of their own, joined by veth
-//! pairs, or all three on loopback. What was made is removed when dropped.
+//! pairs, or all three in one namespace, or on the host's loopback. What was made is removed when dropped.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ use crate::command::{ask, is_root, which};
 
 const DIRECTORY: &str = "/var/run/netns";
 const PREFIX: &str = "cmim-measure-";
-/// The first that the host allows in a namespace; its own default may be a pacing one, which measures its own pace.
+/// The first that can be had; the host's own default may be a pacing one, which measures its own pace.
 const CONGESTION_CONTROLS: [&str; 2] = ["cubic", "reno"];
+/// What namespaces may choose from, for the whole host.
+const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -35,6 +38,11 @@ impl Side {
             Self::Device => "device",
             Self::Server => "server",
         }
+    }
+
+    /// The device's end of the pair that leads to this side.
+    pub(crate) fn link_from_device(self) -> String {
+        format!("to-{}", self.name())
     }
 
     /// Inside our namespaces only, so that they are in nobody's way. The device has another one towards the server.
@@ -56,13 +64,22 @@ pub(crate) enum Network {
 impl Network {
     /// Namespaces where that is possible, else loopback with the reason.
     pub(crate) fn make() -> Self {
+        Self::of(Layout::Apart)
+    }
+
+    /// All three on one host, which is a namespace of its own where that is possible.
+    pub(crate) fn together() -> Self {
+        Self::of(Layout::Together)
+    }
+
+    fn of(layout: Layout) -> Self {
         if !is_root() {
             return Self::Loopback { why: "not root".to_owned() };
         }
         if which("ip").is_none() || which("nsenter").is_none() {
             return Self::Loopback { why: "ip or nsenter is not installed".to_owned() };
         }
-        match Names::make() {
+        match Names::make(layout) {
             Ok(names) => Self::Namespaces { names },
             Err(error) => Self::Loopback { why: format!("{error:#}") },
         }
@@ -70,12 +87,48 @@ impl Network {
 
     pub(crate) fn shown(&self) -> String {
         match self {
-            Self::Loopback { why } if why.is_empty() => "loopback".to_owned(),
-            Self::Loopback { why } => format!("loopback ({why})"),
+            Self::Loopback { why } => format!("the host's loopback ({why}), {}", host_congestion_control()),
             Self::Namespaces { names } => {
-                format!("client, device and server in network namespaces over veth, {}", names.congestion_control)
+                let place = match names.layout {
+                    Layout::Apart => "client, device and server in network namespaces over veth",
+                    Layout::Together => "client, device and server in one network namespace over loopback",
+                };
+                let shaped = names.shaped.as_ref().map_or_else(String::new, |rate| format!(", {rate} to the client"));
+                format!("{place}{shaped}, {}", names.congestion_control)
             }
         }
+    }
+
+    /// Whether the three sides are joined by links.
+    pub(crate) fn is_apart(&self) -> bool {
+        matches!(self, Self::Namespaces { names } if names.layout == Layout::Apart)
+    }
+
+    /// A link on the client's side on which packets to this address and its neighbours end.
+    pub(crate) fn lead_nowhere(&self, address: Ipv4Addr) -> Result<()> {
+        let Self::Namespaces { names } = self else { bail!("no network of ours") };
+        let client = names.name(Side::Client);
+        // Both throw away what they are given; a kernel may have only one of them.
+        ip(&["-n", &client, "link", "add", "nowhere", "type", "dummy"])
+            .or_else(|_| ip(&["-n", &client, "link", "add", "nowhere", "type", "ifb"]))?;
+        ip(&["-n", &client, "link", "set", "nowhere", "arp", "off", "up"])?;
+        ip(&["-n", &client, "route", "add", &format!("{address}/32"), "dev", "nowhere"])
+    }
+
+    /// Slows the link from the device to the client down.
+    pub(crate) fn shape(&mut self, rate: &str) -> Result<()> {
+        let Self::Namespaces { names } = self else { bail!("no link of ours to shape") };
+        let device = names.name(Side::Device);
+        let link = Side::Client.link_from_device();
+        run_tool(
+            "tc",
+            &[
+                "-n", &device, "qdisc", "replace", "dev", &link, "root", "tbf", "rate", rate, "burst", "2mb",
+                "latency", "20ms",
+            ],
+        )?;
+        names.shaped = Some(rate.to_owned());
+        Ok(())
     }
 
     /// A program on one side. nsenter becomes the program, so that the process id is its own.
@@ -99,11 +152,15 @@ impl Network {
         }
     }
 
+    pub(crate) fn address(&self, side: Side) -> Ipv4Addr {
+        match self {
+            Self::Namespaces { names } if names.layout == Layout::Apart => side.address(),
+            Self::Loopback { .. } | Self::Namespaces { .. } => Ipv4Addr::LOCALHOST,
+        }
+    }
+
     pub(crate) fn free_address(&self, side: Side) -> Result<SocketAddr> {
-        let address = match self {
-            Self::Loopback { .. } => Ipv4Addr::LOCALHOST,
-            Self::Namespaces { .. } => side.address(),
-        };
+        let address = self.address(side);
         let free = || TcpListener::bind((IpAddr::V4(address), 0)).and_then(|listener| listener.local_addr());
         self.within(side, free)?.with_context(|| format!("no free port on {address}"))
     }
@@ -114,35 +171,83 @@ impl Network {
     }
 }
 
-/// The three namespaces of this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Apart,
+    Together,
+}
+
+/// cubic allowed to namespaces, which changes no connection of the host's; as it was when dropped.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    before: Option<String>,
+}
+
+impl Allowance {
+    pub(crate) fn give() -> Self {
+        let wanted = CONGESTION_CONTROLS[0];
+        let before = fs::read_to_string(ALLOWED).unwrap_or_default().trim().to_owned();
+        if before.split_whitespace().any(|name| name == wanted) {
+            return Self { before: None };
+        }
+        // Not root, or no such control here: the next one will do.
+        let given = fs::write(ALLOWED, format!("{before} {wanted}")).is_ok();
+        Self { before: given.then_some(before) }
+    }
+}
+
+impl Drop for Allowance {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = fs::write(ALLOWED, before);
+        }
+    }
+}
+
+/// The namespaces of one benchmark.
 #[derive(Debug)]
 pub(crate) struct Names {
-    run: u32,
+    id: String,
+    layout: Layout,
     congestion_control: &'static str,
+    shaped: Option<String>,
 }
 
 impl Names {
-    fn make() -> Result<Self> {
+    fn make(layout: Layout) -> Result<Self> {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
         remove_left_behind();
+        let id = format!("{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         // Before the first one is made: dropped on an error, it removes those that there are.
-        let mut names = Self { run: std::process::id(), congestion_control: "" };
-        for side in Side::ALL {
-            ip(&["netns", "add", &names.name(side)])?;
-            ip(&["-n", &names.name(side), "link", "set", "lo", "up"])?;
+        let mut names = Self { id, layout, congestion_control: "", shaped: None };
+        for side in names.sides() {
+            ip(&["netns", "add", &names.name(*side)])?;
+            ip(&["-n", &names.name(*side), "link", "set", "lo", "up"])?;
         }
-        names.join(Side::Client, "10.71.1.2/24", "10.71.1.1/24")?;
-        names.join(Side::Server, "10.71.2.2/24", "10.71.2.1/24")?;
-        for (side, by) in [(Side::Client, "10.71.1.1"), (Side::Server, "10.71.2.1")] {
-            ip(&["-n", &names.name(side), "route", "add", "default", "via", by])?;
+        if layout == Layout::Apart {
+            names.join(Side::Client, "10.71.1.2/24", "10.71.1.1/24")?;
+            names.join(Side::Server, "10.71.2.2/24", "10.71.2.1/24")?;
+            for (side, by) in [(Side::Client, "10.71.1.1"), (Side::Server, "10.71.2.1")] {
+                ip(&["-n", &names.name(side), "route", "add", "default", "via", by])?;
+            }
         }
-        for side in Side::ALL {
-            names.congestion_control = within(&names.path(side), tune)??;
+        for side in names.sides() {
+            names.congestion_control = within(&names.path(*side), tune)??;
         }
         Ok(names)
     }
 
+    /// Those that have a namespace of their own.
+    fn sides(&self) -> &'static [Side] {
+        match self.layout {
+            Layout::Apart => &Side::ALL,
+            Layout::Together => &[Side::Device],
+        }
+    }
+
     fn name(&self, side: Side) -> String {
-        format!("{PREFIX}{}-{}", self.run, side.name())
+        let side = if self.layout == Layout::Together { Side::Device } else { side };
+        format!("{PREFIX}{}-{}", self.id, side.name())
     }
 
     fn path(&self, side: Side) -> PathBuf {
@@ -152,7 +257,7 @@ impl Names {
     /// A veth pair between `side` and the device.
     fn join(&self, side: Side, outer: &str, inner: &str) -> Result<()> {
         let (here, device) = (self.name(side), self.name(Side::Device));
-        let peer = format!("to-{}", side.name());
+        let peer = side.link_from_device();
         ip(&["-n", &here, "link", "add", "veth0", "type", "veth", "peer", "name", &peer, "netns", &device])?;
         for (namespace, link, address) in [(&here, "veth0", outer), (&device, peer.as_str(), inner)] {
             ip(&["-n", namespace, "address", "add", address, "dev", link])?;
@@ -164,9 +269,9 @@ impl Names {
 
 impl Drop for Names {
     fn drop(&mut self) {
-        for side in Side::ALL {
+        for side in self.sides() {
             // With a namespace its veth pairs go, too.
-            let _ = ip(&["netns", "delete", &self.name(side)]);
+            let _ = ip(&["netns", "delete", &self.name(*side)]);
         }
     }
 }
@@ -209,9 +314,15 @@ fn within<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> Result<
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {
-    let output = Command::new(which("ip").context("ip is not installed")?).args(arguments).output()?;
+    run_tool("ip", arguments)
+}
+
+fn run_tool(name: &str, arguments: &[&str]) -> Result<()> {
+    let program =
+        which(name).with_context(|| format!("{name} is not installed; on Debian: apt-get install iproute2"))?;
+    let output = Command::new(program).args(arguments).output()?;
     if !output.status.success() {
-        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{name} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::Run;
 use super::network::{Network, Side};
+use super::statistics::percentile;
 use super::wrk::{Load, Outcome};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,12 +36,11 @@ pub(crate) fn load(run: &Run, network: &Network, load: &Load<'_>) -> Result<(Out
     run.check_interrupt()?;
     let mut times: Vec<f64> = clients.iter().flat_map(|client| client.times_ms.iter().copied()).collect();
     times.sort_by(f64::total_cmp);
-    let at = |hundredths: usize| times.get(times.len() * hundredths / 100).copied();
-    let (p50_ms, p99_ms) = at(50).zip(at(99)).context("not one reply")?;
+    let (p50_ms, p99_ms) = percentile(&times, 50).zip(percentile(&times, 99)).context("not one reply")?;
     let requests = f64::from(u32::try_from(times.len())?);
     let connections = clients.iter().map(|client| f64::from(client.connections)).sum();
     let seconds = f64::from(u32::try_from(load.seconds)?);
-    let outcome = Outcome { requests, rate: requests / seconds, p50_ms, p99_ms, socket_errors: 0.0, refused: 0.0 };
+    let outcome = Outcome { requests, rate: requests / seconds, p50_ms, p99_ms, megabytes: None };
     Ok((outcome, connections))
 }
 

@@ -1,135 +1,151 @@
-//! The report: per benchmark a JSON file with every round, a Markdown section and a plot; and one page of all sections.
+//! The report: for each benchmark a JSON file with every round, a Markdown section and a plot; and one page, made of the
+//! JSON files, with the targets and how they stand.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
-use std::thread;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::network::host_congestion_control;
-use super::proxy::Contender;
+use super::circumstances::Circumstances;
+use super::contender::Program;
+use super::kind::Kind;
 use super::results::Results;
-use super::{Kind, Run, plot};
-use crate::command::{ask, which};
+use super::saved::Saved;
+use super::targets::{self, Verdict};
+use super::{Run, lanes, plot, proxy};
 
-/// What the figures were made with.
-#[derive(Debug)]
-pub(crate) struct Circumstances {
-    command: String,
-    date: String,
-    kernel: String,
-    processors: usize,
-    congestion_control: String,
-    versions: Vec<(&'static str, String)>,
-}
+pub(crate) const PAGE: &str = "README.md";
 
-impl Circumstances {
-    pub(crate) fn look(binary: &Path) -> Self {
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let asked = |program: &str, argument: &str| ask(program, [argument]).unwrap_or_default().trim().to_owned();
-        let versions = [
-            ("cmim", said(binary, "--version")),
-            ("HAProxy", which("haproxy").map_or_else(String::new, |path| said(&path, "-v"))),
-            ("nginx", which("nginx").map_or_else(String::new, |path| said(&path, "-v"))),
-            ("wrk", which("wrk").map_or_else(String::new, |path| said(&path, "-v"))),
-        ];
-        Self {
-            command: format!("cargo xtask {}", arguments.join(" ")),
-            date: asked("date", "-uIseconds"),
-            kernel: asked("uname", "-sr"),
-            processors: thread::available_parallelism().map_or(1, usize::from),
-            congestion_control: host_congestion_control(),
-            versions: versions.into(),
-        }
-    }
-
-    fn json(&self, run: &Run) -> Value {
-        json!({
-            "command": self.command,
-            "date": self.date,
-            "kernel": self.kernel,
-            "processors": self.processors,
-            "host_congestion_control": self.congestion_control,
-            "versions": self.versions.iter().map(|(name, text)| ((*name).to_owned(), json!(text))).collect::<Value>(),
-            "workers": run.workers,
-            "cmim_kernel_mode": run.kernel,
-            "rounds": run.rounds,
-            "seconds_per_measurement": run.seconds,
-        })
-    }
-}
-
-/// The section of one benchmark.
-pub(crate) fn section(results: &Results, run: &Run, made_with: &Circumstances) -> String {
-    let mut text = format!("## {}\n\n{}\n\n{}\n", results.name, results.about, results.table());
-    for column in &results.columns {
-        if let Some(reason) = &column.failed {
-            let _ = writeln!(text, "{} failed: {reason}\n", column.contender.name());
-        }
-    }
-    let versions = made_with.versions.iter().filter(|(_, version)| !version.is_empty());
-    let versions: Vec<&str> = versions.map(|(_, version)| version.as_str()).collect();
-    let _ = writeln!(
-        text,
-        "`{}` on {}, {}, {} CPUs, workers of each proxy: {}, rounds: {}, kernel part of cmim: {}; {}; {}.",
-        made_with.command,
-        made_with.date,
-        made_with.kernel,
-        made_with.processors,
-        run.workers,
-        run.rounds,
-        run.kernel,
-        results.network,
-        versions.join(", "),
-    );
-    text
-}
-
-/// Writes a benchmark's files.
-pub(crate) fn write(results: &Results, section: &str, run: &Run, made_with: &Circumstances) -> Result<()> {
+/// Writes a benchmark's files; its section.
+pub(crate) fn write(results: &Results, run: &Run, made_with: &Circumstances) -> Result<String> {
     let mut data = results.json();
     if let Some(object) = data.as_object_mut() {
         object.insert("circumstances".to_owned(), made_with.json(run));
     }
-    put(run, &format!("{}.json", results.name), &format!("{data:#}\n"))?;
-    put(run, &format!("{}.svg", results.name), &plot::bars(results))?;
-    let plotted = format!("{section}\n![{0}]({0}.svg)\n", results.name);
-    put(run, &format!("{}.md", results.name), &plotted)
+    let section = section(results, &data);
+    let plot = if results.name == Kind::Lanes.name() { lanes::plot(results, run) } else { plot::bars(results) };
+    put(&run.out, &format!("{}.json", results.name), &format!("{data:#}\n"))?;
+    put(&run.out, &format!("{}.svg", results.name), &plot)?;
+    put(&run.out, &format!("{}.md", results.name), &format!("{section}\n![{0}]({0}.svg)\n", results.name))?;
+    Ok(section)
 }
 
-/// One page of every section that lies there, also of earlier runs.
-pub(crate) fn index(run: &Run) -> Result<()> {
-    let proxies: Vec<&str> = Contender::PROXIES.map(Contender::name).into();
-    let mut page = format!(
-        "# Benchmarks\n\nWritten by `cargo xtask bench`. The paths ({} and direct) are measured in turn, round by round, in \
-         one run; each section says on what. Compare within a section only: figures of different runs differ by what else \
-         the host did. A ratio below 1 is good where lower is better, above 1 where higher is. The data of every round lie \
-         beside this page as JSON.\n",
-        proxies.join(", ")
-    );
+fn section(results: &Results, data: &Value) -> String {
+    let mut text = format!("# {}\n\n{}\n\n{}\n", results.name, results.about, results.table());
+    for line in results.troubles().iter().chain(&results.notes) {
+        let _ = writeln!(text, "- {line}");
+    }
+    let circumstances = data.get("circumstances").map(made_with).unwrap_or_default();
+    let _ = writeln!(text, "\n{circumstances}; {}.", results.network);
+    text
+}
+
+/// One line of a run's circumstances.
+fn made_with(circumstances: &Value) -> String {
+    let text = |key: &str| circumstances.get(key).and_then(Value::as_str).unwrap_or_default();
+    let number = |key: &str| circumstances.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let quick = circumstances.get("quick").and_then(Value::as_bool).unwrap_or_default();
+    format!(
+        "`{}` on {}{}, rounds: {}, workers of each proxy: {}, kernel part of cmim: {}",
+        text("command"),
+        text("date"),
+        if quick { " (quick: too short to be more than a hint)" } else { "" },
+        number("rounds"),
+        number("workers"),
+        text("cmim_kernel_mode"),
+    )
+}
+
+/// The page over all that lies there, also of earlier runs; what it says of the targets is returned, too.
+pub(crate) fn index(out: &Path) -> Result<String> {
+    let mut saved = Vec::new();
     for kind in Kind::EACH {
-        if let Ok(section) = fs::read_to_string(run.out.join(format!("{}.md", kind.name()))) {
-            page.push('\n');
-            page.push_str(&section);
+        if let Some(found) = Saved::read(out, kind)? {
+            saved.push((kind, found));
         }
     }
-    put(run, "README.md", &page)
+    let table = table(&saved);
+    let newest = saved.iter().map(|(_, saved)| saved).max_by_key(|saved| date(saved));
+    let page = format!(
+        "# Benchmarks\n\nWritten by `cargo xtask bench` out of the JSON files beside it; nothing here was typed in. cmim, HAProxy, \
+         nginx and the direct path are measured in turn, round by round, in one run. Compare within a run only: figures of \
+         different runs differ by what else the host did.\n\n{}\n## Targets\n\nA ratio is cmim's median by that of the \
+         better peer of the same run, or of the one that is named; *rounds* is the spread of the single rounds, each by \
+         the peer's next to it. *Total CPU* is all that the machine used (user, nice, system, irq, softirq), load generator \
+         and origin with it, but for other programs.\n\n{table}\n## What was measured\n\n{}\n{}",
+        newest.map(machine).unwrap_or_default(),
+        contents(&saved),
+        configurations(),
+    );
+    put(out, PAGE, &page)?;
+    Ok(format!("## Targets\n\n{table}"))
 }
 
-fn put(run: &Run, name: &str, text: &str) -> Result<()> {
-    fs::create_dir_all(&run.out).with_context(|| format!("making {}", run.out.display()))?;
-    let path = run.out.join(name);
+fn date(saved: &Saved) -> &str {
+    saved.circumstance("date").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn table(saved: &[(Kind, Saved)]) -> String {
+    let mut text = targets::HEAD.to_owned();
+    for target in targets::all() {
+        let found = saved.iter().find(|(kind, _)| *kind == target.kind);
+        let verdict =
+            found.map_or_else(|| Verdict::Missing { why: "not measured".to_owned() }, |(_, saved)| target.judge(saved));
+        text.push_str(&target.line(&verdict));
+    }
+    text
+}
+
+/// Of the newest run; each section has its own.
+fn machine(saved: &Saved) -> String {
+    let text = |key: &str| saved.circumstance(key).and_then(Value::as_str).unwrap_or_default();
+    let number = |key: &str| saved.circumstance(key).and_then(Value::as_u64).unwrap_or_default();
+    let mut lines = format!(
+        "- machine: {} CPUs ({}), {} MiB of memory\n- kernel: {}\n",
+        number("processors"),
+        text("processor"),
+        number("memory_mib"),
+        text("kernel")
+    );
+    let versions = saved.circumstance("versions").and_then(Value::as_object);
+    let versions: Vec<&str> = versions.into_iter().flatten().filter_map(|(_, version)| version.as_str()).collect();
+    let shown: Vec<&str> = versions.into_iter().filter(|version| !version.is_empty()).collect();
+    let _ = writeln!(lines, "- programs: {}", shown.join(", "));
+    let _ = writeln!(lines, "- newest run: `{}` on {}", text("command"), text("date"));
+    lines
+}
+
+fn contents(saved: &[(Kind, Saved)]) -> String {
+    let mut text = String::new();
+    for (kind, saved) in saved {
+        let name = kind.name();
+        let circumstances = saved.circumstance("date").and_then(Value::as_str).unwrap_or_default();
+        let quick = saved.circumstance("quick").and_then(Value::as_bool).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "- **[{name}]({name}.md)** ([data]({name}.json), [plot]({name}.svg), {circumstances}{}): {}",
+            if quick { ", quick: too short to be more than a hint" } else { "" },
+            saved.text("about"),
+        );
+    }
+    text
+}
+
+/// The configurations of all proxies, as they stand in xtask.
+fn configurations() -> String {
+    let mut text = "## The configurations\n\nWhat stands between @ signs is filled in by the run.\n".to_owned();
+    for (name, program, language) in
+        [("cmim", Program::Cmim, "toml"), ("HAProxy", Program::Haproxy, "haproxy"), ("nginx", Program::Nginx, "nginx")]
+    {
+        let _ = write!(text, "\n### {name}\n\n```{language}\n{}```\n", proxy::template(program));
+    }
+    text
+}
+
+fn put(out: &Path, name: &str, text: &str) -> Result<()> {
+    fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
+    let path = out.join(name);
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
-}
-
-/// The first line of what a program says of its version; nginx says it on standard error, wrk with an exit code.
-fn said(program: &Path, argument: &str) -> String {
-    let Ok(output) = Command::new(program).arg(argument).output() else { return String::new() };
-    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let line = text.lines().next().unwrap_or_default();
-    line.split(" - ").next().unwrap_or_default().split(" Copyright").next().unwrap_or_default().trim().to_owned()
 }

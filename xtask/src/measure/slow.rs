@@ -1,7 +1,6 @@
 //! `bench slow`: whether clients that read slowly are felt by those beside them, and how many server connections they
 //! hold.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +11,10 @@ use anyhow::{Context, Result, anyhow};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use super::Run;
+use super::contender::Contender;
 use super::network::{Network, Side};
 use super::origin::{self, Origin};
-use super::proxy::{Contender, Proxy};
+use super::proxy::Proxy;
 use super::results::{Better, Metric, Results, Sample};
 use super::rounds::in_turn;
 use super::wrk::{Load, Outcome, load};
@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The slow ones have begun, and what a proxy can take from the server it has taken.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// The name that the report's targets look for.
+pub(crate) const GROWTH: &str = "p99, growth";
+
 pub(crate) fn run(run: &Run) -> Result<Results> {
     let network = Network::make();
     let mut origin = Origin::start(run, &network)?;
@@ -38,7 +41,7 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
     let metrics = vec![
         Metric::new("p99 beside slow readers", "ms", Better::Lower),
         Metric::new("p99 without them", "ms", Better::Lower),
-        Metric::new("p99, growth", "times", Better::Lower),
+        Metric::new(GROWTH, "times", Better::Lower),
         Metric::new("rate beside slow readers", "requests/s", Better::Higher),
         Metric::new("rate without them", "requests/s", Better::Higher),
         Metric::new("server connections beside slow readers", "", Better::Lower),
@@ -60,20 +63,25 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
     }
     in_turn(run, run.rounds, &mut results, contenders, |_, proxy| {
         origin.check()?;
-        let sample = measure(run, &network, proxy.address, servers[0]);
+        let sample = measure(run, &network, proxy, servers[0]);
         proxy.check()?;
         sample
     })?;
     Ok(results)
 }
 
-fn measure(run: &Run, network: &Network, address: SocketAddr, server: SocketAddr) -> Result<Sample> {
+fn measure(run: &Run, network: &Network, proxy: &Proxy, server: SocketAddr) -> Result<Sample> {
+    let (address, pids) = (proxy.address, proxy.pids());
     let alone = fast(run, network, address, run.seconds)?;
     let end = AtomicBool::new(false);
     let (beside, held) = thread::scope(|scope| {
         let slow = scope.spawn(|| network.within(Side::Client, || read_slowly(address, &end)));
         thread::sleep(SETTLING);
-        let held = network.within(Side::Server, || connections_of(server));
+        let held = if pids.is_empty() {
+            network.within(Side::Server, || origin::connections_of(server))
+        } else {
+            network.within(Side::Device, || origin::connections_to(server, &pids))
+        };
         let beside = fast(run, network, address, run.seconds);
         end.store(true, Ordering::Relaxed);
         slow.join().map_err(|_| anyhow!("the slow readers panicked"))???;
@@ -120,35 +128,4 @@ fn ask(address: SocketAddr) -> Result<TcpStream> {
     write!(stream, "GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     stream.set_nonblocking(true)?;
     Ok(stream)
-}
-
-/// Connections of a server on the calling thread's network that have not ended on both sides.
-fn connections_of(server: SocketAddr) -> Option<f64> {
-    let table = fs::read_to_string("/proc/thread-self/net/tcp").ok()?;
-    Some(f64::from(held(&table, server.port())))
-}
-
-fn held(table: &str, port: u16) -> u32 {
-    /// SYN_RECV, TIME_WAIT, CLOSE, LISTEN. A server that has written all waits in FIN_WAIT1 for the last byte to go.
-    const NOT_HELD: [&str; 4] = ["03", "06", "07", "0A"];
-    let port = format!(":{port:04X}");
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|row| {
-        row.get(1).is_some_and(|local| local.ends_with(&port))
-            && row.get(3).is_some_and(|state| !NOT_HELD.contains(state))
-    })
-    .fold(0, |count, _| count + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_servers_own_live_connections_count() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue\n\
-             0: 0202470A:1F90 0101470A:A000 01 0:0 0:0\n   1: 0202470A:1F90 00000000:0000 0A 0:0 0:0\n\
-             2: 0202470A:1F91 0101470A:A001 01 0:0 0:0\n   4: 0202470A:1F90 0101470A:A003 04 0:0 0:0\n   3: 0202470A:1F90 0101470A:A002 06 0:0 0:0\n";
-        assert_eq!(held(table, 8080), 2);
-    }
 }

@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use anyhow::{Result, bail};
 
 use super::Run;
+use super::contender::Contender;
 use super::network::{Network, Side};
 use super::page_server;
-use super::proxy::{Contender, Proxy};
+use super::proxy::Proxy;
 use super::results::{Better, Metric, Results};
 use super::rounds::in_turn;
 use super::stacked_client::{Answer, ask};
@@ -19,12 +20,21 @@ const ORIGINS: usize = 4;
 /// Pages that one origin makes at the same time.
 const AT_A_TIME: usize = 4;
 const REQUESTS: usize = 16;
-const PAGES_MS: [u64; 2] = [100, 20];
+const PAGES_MS: [u64; 2] = [100, SHORT_MS];
+/// The pages that the report's target is about.
+pub(crate) const SHORT_MS: u64 = 20;
+
+/// The name of the metric, for the report's targets as well.
+pub(crate) fn metric(milliseconds: u64) -> String {
+    format!("{REQUESTS} pages of {milliseconds} ms")
+}
 
 pub(crate) fn run(run: &Run) -> Result<Results> {
-    let network = Network::Loopback { why: String::new() };
-    let origins = (0..ORIGINS).map(|_| page_server::start(AT_A_TIME)).collect::<Result<Vec<SocketAddr>>>()?;
-    let metrics = PAGES_MS.map(|time| Metric::new(format!("{REQUESTS} pages of {time} ms"), "ms", Better::Lower));
+    let network = Network::together();
+    let origins = network.within(Side::Server, || {
+        (0..ORIGINS).map(|_| page_server::start(AT_A_TIME)).collect::<Result<Vec<SocketAddr>>>()
+    })??;
+    let metrics = PAGES_MS.map(|time| Metric::new(metric(time), "ms", Better::Lower));
     let about = format!(
         "One client connection stacks {REQUESTS} GETs; behind the proxy are {ORIGINS} origins that make {AT_A_TIME} pages at \
          a time each. Time from the last request byte to the last reply byte; every reply is checked, its place too."

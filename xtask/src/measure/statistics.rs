@@ -26,6 +26,11 @@ impl Summary {
     }
 }
 
+/// So many hundredths of the values are not above it. They are sorted.
+pub(crate) fn percentile(sorted: &[f64], hundredths: usize) -> Option<f64> {
+    sorted.get((sorted.len() * hundredths / 100).min(sorted.len().checked_sub(1)?)).copied()
+}
+
 /// A figure with three significant digits, thousands apart: 43,100 or 1.24 or 0.012.
 pub(crate) fn figure(value: f64) -> String {
     let magnitude = value.abs();
@@ -63,6 +68,13 @@ mod tests {
         assert_eq!(odd, Some(Summary { median: 2.0, least: 1.0, most: 3.0 }));
         let even = Summary::of([4.0, 1.0, 3.0, 2.0]);
         assert_eq!(even, Some(Summary { median: 2.5, least: 1.0, most: 4.0 }));
+    }
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let values = [1.0, 2.0, 3.0, 4.0];
+        assert_eq!([0, 50, 99, 100].map(|at| percentile(&values, at)), [Some(1.0), Some(3.0), Some(4.0), Some(4.0)]);
+        assert_eq!(percentile(&[], 50), None);
     }
 
     #[test]

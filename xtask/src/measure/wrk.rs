@@ -29,13 +29,21 @@ pub(crate) struct Outcome {
     pub(crate) rate: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
-    /// Connections that failed; each has cost a request.
-    pub(crate) socket_errors: f64,
-    /// Replies other than 2xx and 3xx.
-    pub(crate) refused: f64,
+    /// Read in all, also of replies that were not whole at the end; `None` where that was not counted.
+    pub(crate) megabytes: Option<f64>,
 }
 
-/// Runs wrk on the client's side to its end.
+/// What wrk counts instead of stopping at it.
+#[derive(Debug, Clone, PartialEq)]
+struct Errors {
+    /// `connect 0, read 3, write 0, timeout 1`
+    sockets: Option<String>,
+    /// Replies other than 2xx and 3xx.
+    refused: f64,
+}
+
+/// Runs wrk on the client's side to its end. A single failed connection, timeout or refused reply is an error: what took
+/// part in it would be in the figures.
 pub(crate) fn load(run: &Run, network: &Network, load: &Load<'_>) -> Result<Outcome> {
     let mut command = network.command(Side::Client, &installed("wrk")?);
     // One thread saturates a small host's CPU; more would only take CPU from the proxies.
@@ -47,9 +55,13 @@ pub(crate) fn load(run: &Run, network: &Network, load: &Load<'_>) -> Result<Outc
     command.arg(format!("http://{}{}", load.address, load.target));
     let patience = Duration::from_secs(load.seconds) + PATIENCE;
     let text = Process::start(command, "wrk", &run.directory.join("wrk.log"))?.finish(patience, run)?;
-    let outcome = parse(&text).with_context(|| format!("wrk said something else than usual: {}", text.trim()))?;
-    if outcome.refused > 0.0 {
-        bail!("{} of {} replies were errors", outcome.refused, outcome.requests);
+    let (outcome, errors) =
+        parse(&text).with_context(|| format!("wrk said something else than usual: {}", text.trim()))?;
+    if errors.refused > 0.0 {
+        bail!("{} of {} replies were neither 2xx nor 3xx", errors.refused, outcome.requests);
+    }
+    if let Some(sockets) = errors.sockets {
+        bail!("wrk's connections failed beside {} replies: {sockets}", outcome.requests);
     }
     if outcome.requests < 1.0 {
         bail!("not one reply in {} s", load.seconds);
@@ -57,20 +69,34 @@ pub(crate) fn load(run: &Run, network: &Network, load: &Load<'_>) -> Result<Outc
     Ok(outcome)
 }
 
-fn parse(text: &str) -> Option<Outcome> {
+fn parse(text: &str) -> Option<(Outcome, Errors)> {
     let after = |start: &str| text.lines().find_map(|line| line.trim().strip_prefix(start)).map(str::trim);
     let total = text.lines().find(|line| line.contains(" requests in "))?;
-    let errors = after("Socket errors:").map_or(0.0, |counts| {
-        counts.split(',').filter_map(|part| part.split_whitespace().nth(1)?.parse::<f64>().ok()).sum()
-    });
-    Some(Outcome {
+    let errors = Errors {
+        sockets: after("Socket errors:").map(str::to_owned),
+        refused: after("Non-2xx or 3xx responses:").map_or(Some(0.0), |count| count.parse().ok())?,
+    };
+    let outcome = Outcome {
         requests: total.split_whitespace().next()?.parse().ok()?,
         rate: after("Requests/sec:")?.parse().ok()?,
         p50_ms: milliseconds(after("50%")?)?,
         p99_ms: milliseconds(after("99%")?)?,
-        socket_errors: errors,
-        refused: after("Non-2xx or 3xx responses:").map_or(Some(0.0), |count| count.parse().ok())?,
-    })
+        megabytes: megabytes(total.split_whitespace().rev().nth(1)?),
+    };
+    Some((outcome, errors))
+}
+
+/// `107.59MB`; wrk counts in powers of 1024.
+fn megabytes(text: &str) -> Option<f64> {
+    let number = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let scale = match text.strip_prefix(number)? {
+        "B" => 1.0 / 1_048_576.0,
+        "KB" => 1.0 / 1024.0,
+        "MB" => 1.0,
+        "GB" => 1024.0,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * scale)
 }
 
 /// `640.00us`, `1.05ms`, `2.10s`, `1.00m`.
@@ -100,30 +126,30 @@ mod tests {
 
     #[test]
     fn the_usual_output_is_understood() {
-        let expected = Outcome {
-            requests: 182_640.0,
-            rate: 91_275.5,
-            p50_ms: 0.64,
-            p99_ms: 6.9,
-            socket_errors: 0.0,
-            refused: 0.0,
-        };
-        assert_eq!(parse(OUTPUT), Some(expected));
+        let expected =
+            Outcome { requests: 182_640.0, rate: 91_275.5, p50_ms: 0.64, p99_ms: 6.9, megabytes: Some(215.28) };
+        assert_eq!(parse(OUTPUT), Some((expected, Errors { sockets: None, refused: 0.0 })));
     }
 
     #[test]
-    fn errors_are_counted() {
+    fn errors_are_noticed() {
         let text = format!(
             "{OUTPUT}  Socket errors: connect 1, read 20, write 0, timeout 3\n  Non-2xx or 3xx responses: 17\n"
         );
-        let found = parse(&text).map(|outcome| (outcome.socket_errors, outcome.refused));
-        assert_eq!(found, Some((24.0, 17.0)));
+        let expected = Errors { sockets: Some("connect 1, read 20, write 0, timeout 3".to_owned()), refused: 17.0 };
+        assert_eq!(parse(&text).map(|(_, errors)| errors), Some(expected));
     }
 
     #[test]
     fn every_unit_of_time_is_known() {
         let found = ["640.00us", "1.50ms", "2.10s", "1.00m", "0.00us", "3.00x", "ms"].map(milliseconds);
         assert_eq!(found, [Some(0.64), Some(1.5), Some(2100.0), Some(60_000.0), Some(0.0), None, None]);
+    }
+
+    #[test]
+    fn every_unit_of_bytes_is_known() {
+        let found = ["512.00KB", "3.00MB", "2.00GB", "1048576B", "1.00x"].map(megabytes);
+        assert_eq!(found, [Some(0.5), Some(3.0), Some(2048.0), Some(1.0), None]);
     }
 
     #[test]

@@ -28,8 +28,36 @@ const PARTS: [(&str, &str); 13] = [
     ("h2load", "nghttp2-client"),
 ];
 
+/// What `cargo xtask bench` measures with and against.
+const BENCH_PARTS: [(&str, &str); 7] = [
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
+    ("wrk", "wrk"),
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("nft", "nftables"),
+];
+
+/// What `cargo xtask lint --perf` counts with.
+const COUNT_PARTS: [(&str, &str); 1] = [("valgrind", "valgrind")];
+
 pub(crate) fn ensure() -> Result<()> {
-    let missing: Vec<(&str, &str)> = PARTS.into_iter().filter(|(program, _)| which(program).is_none()).collect();
+    install(&PARTS, "tests that need them are skipped")
+}
+
+/// For `cargo xtask bench`.
+pub(crate) fn ensure_bench() -> Result<()> {
+    install(&BENCH_PARTS, "what needs them is reported as not there")
+}
+
+/// For `cargo xtask lint --perf`.
+pub(crate) fn ensure_count() -> Result<()> {
+    install(&COUNT_PARTS, "instructions cannot be counted without")
+}
+
+fn install(parts: &[(&str, &str)], without: &str) -> Result<()> {
+    let missing: Vec<&(&str, &str)> = parts.iter().filter(|(program, _)| which(program).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -38,10 +66,7 @@ pub(crate) fn ensure() -> Result<()> {
         return debian::install(&packages);
     }
     let programs: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
-    note(
-        "setup",
-        format!("not here and not to be had from apt: {}; tests that need them are skipped", programs.join(", ")),
-    );
+    note("setup", format!("not here and not to be had from apt: {}; {without}", programs.join(", ")));
     Ok(())
 }
 

@@ -1,0 +1,82 @@
+//! What the figures were made with: machine, kernel, programs, command.
+
+use std::path::Path;
+use std::process::Command;
+use std::{fs, thread};
+
+use serde_json::{Value, json};
+
+use super::Run;
+use super::network::host_congestion_control;
+use crate::command::{ask, which};
+
+/// What the figures were made with.
+#[derive(Debug)]
+pub(crate) struct Circumstances {
+    command: String,
+    date: String,
+    kernel: String,
+    processor: String,
+    processors: usize,
+    memory_mib: u64,
+    congestion_control: String,
+    versions: Vec<(&'static str, String)>,
+}
+
+impl Circumstances {
+    pub(crate) fn look(binary: &Path) -> Self {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let asked = |program: &str, argument: &str| ask(program, [argument]).unwrap_or_default().trim().to_owned();
+        let versions = [
+            ("cmim", said(binary, "--version")),
+            ("HAProxy", which("haproxy").map_or_else(String::new, |path| said(&path, "-v"))),
+            ("nginx", which("nginx").map_or_else(String::new, |path| said(&path, "-v"))),
+            ("wrk", which("wrk").map_or_else(String::new, |path| said(&path, "-v"))),
+            ("nft", which("nft").map_or_else(String::new, |path| said(&path, "--version"))),
+        ];
+        Self {
+            command: format!("cargo xtask {}", arguments.join(" ")),
+            date: asked("date", "-uIseconds"),
+            kernel: asked("uname", "-sr"),
+            processor: field("/proc/cpuinfo", "model name"),
+            processors: thread::available_parallelism().map_or(1, usize::from),
+            memory_mib: field("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0) / 1024,
+            congestion_control: host_congestion_control(),
+            versions: versions.into(),
+        }
+    }
+
+    pub(crate) fn json(&self, run: &Run) -> Value {
+        json!({
+            "command": self.command,
+            "date": self.date,
+            "kernel": self.kernel,
+            "processor": self.processor,
+            "processors": self.processors,
+            "memory_mib": self.memory_mib,
+            "host_congestion_control": self.congestion_control,
+            "versions": self.versions.iter().map(|(name, text)| ((*name).to_owned(), json!(text))).collect::<Value>(),
+            "workers": run.workers,
+            "cmim_kernel_mode": run.kernel,
+            "rounds": run.rounds,
+            "quick": run.quick,
+            "seconds_per_measurement": run.seconds,
+        })
+    }
+}
+
+/// `name : value` in a file of /proc.
+fn field(path: &str, name: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+}
+
+/// The first line of what a program says of its version; nginx says it on standard error, wrk with an exit code.
+fn said(program: &Path, argument: &str) -> String {
+    let Ok(output) = Command::new(program).arg(argument).output() else { return String::new() };
+    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let line = text.lines().next().unwrap_or_default();
+    line.split(" - ").next().unwrap_or_default().split(" Copyright").next().unwrap_or_default().trim().to_owned()
+}
