@@ -1,4 +1,5 @@
-//! `cargo xtask lint`: format, clippy, and the architecture check, which reads the sources themselves.
+//! `cargo xtask lint`: format, clippy, and the architecture check, which reads the sources themselves. With `--perf`:
+//! instruction counts instead.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use clap::Args;
 
 use crate::build;
 use crate::command::check;
@@ -17,6 +19,7 @@ mod arrows;
 mod finding;
 mod lexer;
 mod paths;
+mod perf;
 mod shape;
 
 use finding::Finding;
@@ -25,7 +28,21 @@ use lexer::Source;
 /// Crates whose own sources are read. tests/ may be long and blunt.
 const CRATES: [&str; 4] = ["cmim-common", "cmim-ebpf", "cmim-userspace", "xtask"];
 
-pub(crate) fn run(project: &Project) -> Result<ExitCode> {
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Count instructions under callgrind instead, and compare them to docs/benchmarks/instructions.json: over 3 % more
+    /// fails
+    #[arg(long)]
+    perf: bool,
+    /// Write that file
+    #[arg(long, requires = "perf")]
+    record: bool,
+}
+
+pub(crate) fn run(project: &Project, options: &Options) -> Result<ExitCode> {
+    if options.perf {
+        return perf::run(project, options.record);
+    }
     let good = checks(project)?.iter().all(|passed| *passed);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

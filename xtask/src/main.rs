@@ -43,8 +43,8 @@ enum Task {
     Test(test::Options),
     /// Measure the device beside HAProxy and nginx
     Bench(measure::Options),
-    /// Check format, clippy and architecture
-    Lint,
+    /// Check format, clippy and architecture; or count instructions
+    Lint(lint::Options),
     /// Install the binary, its configuration, systemd unit, man pages and completions
     Install(install::Options),
     /// Remove what install wrote; a changed configuration stays
@@ -72,7 +72,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Demo(options) => return demo::run(&project, &options),
         Task::Test(options) => return test::run(&project, &options),
         Task::Bench(options) => return measure::run(&project, &options),
-        Task::Lint => return lint::run(&project),
+        Task::Lint(options) => return lint::run(&project, &options),
     }
     Ok(ExitCode::SUCCESS)
 }

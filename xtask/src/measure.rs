@@ -38,7 +38,7 @@ mod origin;
 mod paced;
 mod page_server;
 mod plot;
-mod process;
+pub(crate) mod process;
 mod proxy;
 mod reconnecting;
 mod report;

@@ -25,7 +25,7 @@ pub(crate) struct Circumstances {
 
 impl Circumstances {
     pub(crate) fn look(binary: &Path) -> Self {
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let arguments = worth_repeating(std::env::args().skip(1));
         let asked = |program: &str, argument: &str| ask(program, [argument]).unwrap_or_default().trim().to_owned();
         let versions = [
             ("cmim", said(binary, "--version")),
@@ -65,6 +65,21 @@ impl Circumstances {
     }
 }
 
+/// The arguments without those that say where things lay on this host.
+fn worth_repeating(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    const PLACES: [&str; 2] = ["--bin", "--out"];
+    let mut kept = Vec::new();
+    let mut arguments = arguments;
+    while let Some(argument) = arguments.next() {
+        if PLACES.contains(&argument.as_str()) {
+            arguments.next();
+        } else if !PLACES.iter().any(|place| argument.starts_with(&format!("{place}="))) {
+            kept.push(argument);
+        }
+    }
+    kept
+}
+
 /// `name : value` in a file of /proc.
 fn field(path: &str, name: &str) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
@@ -79,4 +94,15 @@ fn said(program: &Path, argument: &str) -> String {
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().next().unwrap_or_default();
     line.split(" - ").next().unwrap_or_default().split(" Copyright").next().unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_told_without_places_on_this_host() {
+        let given = ["bench", "small", "--bin", "/tmp/x", "--quick", "--out=/tmp/y"].map(str::to_owned);
+        assert_eq!(worth_repeating(given.into_iter()), ["bench", "small", "--quick"]);
+    }
 }

@@ -74,6 +74,19 @@ impl Process {
         }
     }
 
+    /// Has it end in order and returns what it wrote.
+    pub(crate) fn end(mut self, patience: Duration) -> Result<String> {
+        signal(self.child.id(), Signal::TERM);
+        let deadline = Instant::now() + patience;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                bail!("{} had not ended {} s after SIGTERM: {}", self.name, patience.as_secs(), self.said());
+            }
+            thread::sleep(POLL);
+        }
+        fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))
+    }
+
     /// Its process id and those of its children, however deep.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let mut pids = vec![self.child.id()];

@@ -77,11 +77,7 @@ fn measure(run: &Run, network: &Network, proxy: &Proxy, server: SocketAddr) -> R
     let (beside, held) = thread::scope(|scope| {
         let slow = scope.spawn(|| network.within(Side::Client, || read_slowly(address, &end)));
         thread::sleep(SETTLING);
-        let held = if pids.is_empty() {
-            network.within(Side::Server, || origin::connections_of(server))
-        } else {
-            network.within(Side::Device, || origin::connections_to(server, &pids))
-        };
+        let held = network.within(Side::Device, || origin::connections_to(server, &pids));
         let beside = fast(run, network, address, run.seconds);
         end.store(true, Ordering::Relaxed);
         slow.join().map_err(|_| anyhow!("the slow readers panicked"))???;
@@ -93,7 +89,7 @@ fn measure(run: &Run, network: &Network, proxy: &Proxy, server: SocketAddr) -> R
         Some(beside.p99_ms / alone.p99_ms),
         Some(beside.rate),
         Some(alone.rate),
-        held,
+        held.filter(|_| !pids.is_empty()),
     ])
 }
 

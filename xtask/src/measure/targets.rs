@@ -28,6 +28,16 @@ enum Against {
     Itself,
 }
 
+impl Against {
+    fn name(self) -> &'static str {
+        match self {
+            Self::BetterPeer => "the better peer",
+            Self::One(contender) => contender.name(),
+            Self::Itself => "-",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Bound {
     AtMost(f64),
@@ -162,7 +172,7 @@ impl Target {
                 against.map_or("-", Contender::name),
                 if *reached { "yes" } else { "**NO**" }.to_owned(),
             ),
-            Verdict::Missing { why } => ("-".to_owned(), "-".to_owned(), "-", why.clone()),
+            Verdict::Missing { why } => ("-".to_owned(), "-".to_owned(), self.against.name(), why.clone()),
         };
         let Self { kind, work, what, .. } = self;
         let name = kind.name();
