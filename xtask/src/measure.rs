@@ -86,7 +86,7 @@ pub(crate) struct Options {
     /// Measure nothing: make the page of the JSON files that lie there
     #[arg(long, conflicts_with_all = ["quick", "rounds", "bin"])]
     only_page: bool,
-    /// Two rounds of one second each: all of it in 4 minutes, to see that it works rather than how well
+    /// Two rounds of one second, or one of what takes long: all of it in 4 minutes, to see that it works rather than how well
     #[arg(long)]
     quick: bool,
     /// Rounds of each measurement [default: 5; all of it in half an hour]
@@ -112,6 +112,8 @@ pub(crate) struct Options {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) rounds: usize,
+    /// Of what takes long; a quick run has one.
+    pub(crate) long_rounds: usize,
     pub(crate) seconds: u64,
     pub(crate) quick: bool,
     pub(crate) workers: usize,
@@ -142,6 +144,7 @@ impl Run {
         let (rounds, seconds) = if options.quick { (QUICK_ROUNDS, QUICK_SECONDS) } else { (ROUNDS, SECONDS) };
         let mut run = Self {
             rounds: options.rounds.map_or(rounds, usize::from),
+            long_rounds: options.rounds.map_or(if options.quick { 1 } else { rounds }, usize::from),
             seconds,
             quick: options.quick,
             workers: usize::from(options.workers),

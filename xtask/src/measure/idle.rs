@@ -30,7 +30,7 @@ pub(crate) const EACH: &str = "memory per idle connection";
 
 /// How often it is measured: what differs between rounds is little, and each takes its time.
 pub(crate) fn rounds(run: &Run) -> usize {
-    if run.quick { 1 } else { run.rounds.min(MAX_ROUNDS) }
+    run.long_rounds.min(MAX_ROUNDS)
 }
 
 pub(crate) fn run(run: &Run) -> Result<Results> {

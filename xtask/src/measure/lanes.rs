@@ -54,7 +54,7 @@ pub(crate) fn measurements(run: &Run) -> usize {
 }
 
 fn rounds(run: &Run) -> usize {
-    if run.quick { 1 } else { run.rounds.min(MAX_ROUNDS) }
+    run.long_rounds.min(MAX_ROUNDS)
 }
 
 fn sizes(run: &Run) -> &'static [usize] {

@@ -17,6 +17,7 @@ use super::results::{Better, Metric, Results, Sample};
 use super::rounds::in_turn;
 
 const FEW: usize = 64;
+const MOST_SECONDS: u64 = 2;
 
 /// The names that the report's targets look for.
 pub(crate) const BY_WORKERS: &str = "2 workers by 1";
@@ -27,6 +28,11 @@ pub(crate) const BY_CLIENTS: &str = "many clients by 64";
 struct Variant {
     proxy: Proxy,
     clients: usize,
+}
+
+/// There are three measurements of each proxy in a round.
+fn seconds(run: &Run) -> u64 {
+    run.seconds.min(MOST_SECONDS)
 }
 
 pub(crate) fn run(run: &Run) -> Result<Results> {
@@ -47,7 +53,7 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
     let about = format!(
         "Pages of 1 KB; {FEW} requests at a time, by {FEW} clients and by {many} in turn, {} s each round, from a \
          generator of our own. The first two lines are ratios of what follows: 1 is a proxy that does not notice.",
-        run.seconds
+        seconds(run)
     );
     let mut results = Results::new("scale", about, network.shown(), metrics);
     let servers = [origin.address];
@@ -62,7 +68,7 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
         });
         contenders.push((contender, started.collect::<Result<Vec<Variant>>>()));
     }
-    in_turn(run, run.rounds, &mut results, contenders, |_, variants| {
+    in_turn(run, run.long_rounds, &mut results, contenders, |_, variants| {
         origin.check()?;
         measure(run, &network, variants, &origin)
     })?;
@@ -80,7 +86,7 @@ fn measure(run: &Run, network: &Network, variants: &mut [Variant], origin: &Orig
         clients.ask(run, Pace::Waiting(FEW), 1)?;
         let pids = proxy.pids();
         let before = Reading::take(&pids, &origin.pids())?;
-        let outcome = clients.ask(run, Pace::Waiting(FEW), run.seconds);
+        let outcome = clients.ask(run, Pace::Waiting(FEW), seconds(run));
         proxy.check()?;
         let outcome = outcome?;
         let used = Reading::take(&pids, &origin.pids())?.since(&before);

@@ -5,13 +5,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use super::Run;
 use super::contender::Contender;
+use super::meter::Reading;
 use super::network::{Network, Side};
 use super::origin::{self, Origin};
 use super::proxy::Proxy;
@@ -27,8 +28,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A small window, so that the rest of the reply waits in the proxy and not in our kernel.
 const WINDOW: usize = 8192;
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The slow ones have begun, and what a proxy can take from the server it has taken.
-const SETTLING: Duration = Duration::from_secs(2);
+/// How long the fast ones are looked at while the slow ones begin.
+const BEGIN_SECONDS: u64 = 2;
+/// The slow ones have begun, at least; then a proxy has taken what it can take from the server once it uses little CPU.
+const SETTLING: Duration = Duration::from_secs(1);
+const SETTLED_AT_LAST: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// In parts of one CPU; feeding all slow readers takes less.
+const SETTLED_SHARE: f64 = 0.3;
 
 /// The name that the report's targets look for.
 pub(crate) const GROWTH: &str = "p99, growth";
@@ -42,14 +49,15 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
         Metric::new("p99 beside slow readers", "ms", Better::Lower),
         Metric::new("p99 without them", "ms", Better::Lower),
         Metric::new(GROWTH, "times", Better::Lower),
+        Metric::new("p99 while they begin", "ms", Better::Lower),
         Metric::new("rate beside slow readers", "requests/s", Better::Higher),
         Metric::new("rate without them", "requests/s", Better::Higher),
         Metric::new("server connections beside slow readers", "", Better::Lower),
     ];
     let about = format!(
-        "{FAST} clients of 1 KB pages, first alone, then beside {SLOW} clients that read a page of 1 MB without a length at \
-         20 KB/s. Server connections are counted after {} s of slow reading.",
-        SETTLING.as_secs()
+        "{FAST} clients of 1 KB pages: alone, then while {SLOW} others begin to read a page of 1 MB without a length at \
+         20 KB/s each, then beside them once the proxy has taken from the server what it takes ahead. Server connections \
+         are counted then."
     );
     let mut results = Results::new("slow", about, network.shown(), metrics);
     let mut contenders = Vec::new();
@@ -61,7 +69,7 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
         });
         contenders.push((contender, started));
     }
-    in_turn(run, run.rounds, &mut results, contenders, |_, proxy| {
+    in_turn(run, run.long_rounds, &mut results, contenders, |_, proxy| {
         origin.check()?;
         let sample = measure(run, &network, proxy, servers[0]);
         proxy.check()?;
@@ -74,23 +82,45 @@ fn measure(run: &Run, network: &Network, proxy: &Proxy, server: SocketAddr) -> R
     let (address, pids) = (proxy.address, proxy.pids());
     let alone = fast(run, network, address, run.seconds)?;
     let end = AtomicBool::new(false);
-    let (beside, held) = thread::scope(|scope| {
+    let (begin, beside, held) = thread::scope(|scope| {
         let slow = scope.spawn(|| network.within(Side::Client, || read_slowly(address, &end)));
-        thread::sleep(SETTLING);
-        let held = network.within(Side::Device, || origin::connections_to(server, &pids));
-        let beside = fast(run, network, address, run.seconds);
+        let measured = (|| {
+            let begin = fast(run, network, address, BEGIN_SECONDS).context("while the slow readers begin")?;
+            settle(run, &pids)?;
+            let held = network.within(Side::Device, || origin::connections_to(server, &pids))?;
+            let beside = fast(run, network, address, run.seconds).context("beside the slow readers")?;
+            Ok::<_, anyhow::Error>((begin, beside, held))
+        })();
         end.store(true, Ordering::Relaxed);
         slow.join().map_err(|_| anyhow!("the slow readers panicked"))???;
-        Ok::<_, anyhow::Error>((beside?, held?))
+        measured
     })?;
     Ok(vec![
         Some(beside.p99_ms),
         Some(alone.p99_ms),
         Some(beside.p99_ms / alone.p99_ms),
+        Some(begin.p99_ms),
         Some(beside.rate),
         Some(alone.rate),
         held.filter(|_| !pids.is_empty()),
     ])
+}
+
+/// Waits until the proxy does little; one that does not come to rest is measured as it is.
+fn settle(run: &Run, pids: &[u32]) -> Result<()> {
+    thread::sleep(SETTLING);
+    let deadline = Instant::now() + SETTLED_AT_LAST;
+    let mut last = Reading::take(pids, &[])?;
+    while Instant::now() < deadline {
+        run.check_interrupt()?;
+        thread::sleep(LOOK_EVERY);
+        let now = Reading::take(pids, &[])?;
+        if now.since(&last).proxy < SETTLED_SHARE * LOOK_EVERY.as_secs_f64() {
+            break;
+        }
+        last = now;
+    }
+    Ok(())
 }
 
 fn fast(run: &Run, network: &Network, address: SocketAddr, seconds: u64) -> Result<Outcome> {

@@ -46,7 +46,7 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
         let started = Proxy::start(contender, &setup).map_err(|error| refused(contender, error));
         contenders.push((contender, started));
     }
-    in_turn(run, run.rounds, &mut results, contenders, |contender, proxy| {
+    in_turn(run, run.long_rounds, &mut results, contenders, |contender, proxy| {
         let sample = measure(run, &network, contender, proxy, count);
         proxy.check()?;
         sample
