@@ -16,6 +16,10 @@ use super::{meter, reconnecting, wrk};
 /// Fills pools and caches before the first round.
 const WARM_UP_SECONDS: u64 = 1;
 
+const MB: f64 = 1_048_576.0;
+/// From here on a head is nothing beside the content.
+const LARGE: usize = 1024 * 1024;
+
 /// The names that the report's targets look for.
 pub(crate) const RATE: &str = "rate";
 pub(crate) const P99: &str = "p99";
@@ -134,6 +138,15 @@ pub(crate) fn run(run: &Run, work: &Work) -> Result<Results> {
 }
 
 impl Work {
+    /// How many replies the bytes are that were read: of large ones some are not whole at the end.
+    fn worth(&self, outcome: &Outcome) -> f64 {
+        let (_, length) = self.page;
+        match outcome.megabytes {
+            Some(megabytes) if length >= LARGE => megabytes / (f64::from(u32::try_from(length).unwrap_or(1)) / MB),
+            _ => outcome.requests,
+        }
+    }
+
     /// The outcome, and the client connections it took where that is more than one for each client.
     fn generate(&self, run: &Run, network: &Network, proxy: &Proxy, seconds: u64) -> Result<(Outcome, Option<f64>)> {
         let &Self { page: (target, _), connections, header, .. } = self;
@@ -166,7 +179,7 @@ fn measure(run: &Run, network: &Network, work: &Work, proxy: &Proxy, origin: &[u
     let used = Reading::take(&pids, origin)?.since(&before);
     let clients = f64::from(u32::try_from(work.connections)?);
     let mut sample = vec![Some(outcome.rate), Some(outcome.p50_ms), Some(outcome.p99_ms)];
-    sample.extend(used.row(outcome.requests, pids.is_empty()));
+    sample.extend(used.row(work.worth(&outcome), pids.is_empty()));
     sample.push((!pids.is_empty()).then(|| resident_kib(&pids) / 1024.0));
     sample.push(connections.map(|connections| connections / clients));
     Ok(sample)

@@ -63,7 +63,10 @@ pub(crate) fn in_turn<C>(
                 }
                 Err(error) => {
                     run.check_interrupt()?;
-                    found.push(painted(Mark::Bad, &format!("{contender} FAILED: {error:#}")));
+                    found.push(match missing(&error) {
+                        Missing::Failed(reason) => painted(Mark::Bad, &format!("{contender} FAILED: {reason}")),
+                        Missing::Unavailable(_) => format!("{contender} not there"),
+                    });
                     if note_failure(column, round, metrics.len(), &error) {
                         *handle = None;
                     }
