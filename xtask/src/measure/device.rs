@@ -15,9 +15,15 @@ pub(crate) struct Control {
     pub(crate) socket: PathBuf,
 }
 
-/// Splices so far, by lane.
+/// Splices so far, by lane, those under way included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Splices([u64; LANES.len()]);
+pub(crate) struct Splices([Counted; LANES.len()]);
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counted {
+    total: u64,
+    active: u64,
+}
 
 impl Control {
     /// What a `cmim` command prints.
@@ -46,25 +52,27 @@ impl Control {
 impl Control {
     /// How often the lane `local` was taken so far.
     pub(crate) fn local_splices(&self) -> Result<u64> {
-        self.splices().map(|Splices([.., local])| local)
+        self.splices().map(|Splices([.., local])| local.total.max(local.active))
     }
 }
 
 impl Splices {
     fn find(status: &Value) -> Option<Self> {
-        let mut counts = [0; LANES.len()];
+        let mut counts = [Counted::default(); LANES.len()];
         for (count, lane) in counts.iter_mut().zip(LANES) {
-            *count = status.get("lanes")?.get(lane)?.get("splices_total")?.as_u64()?;
+            let told = |what: &str| status.get("lanes")?.get(lane)?.get(what)?.as_u64();
+            *count = Counted { total: told("splices_total")?, active: told("active").unwrap_or(0) };
         }
         Some(Self(counts))
     }
 
-    /// The lanes that were used since `earlier`, the most used first.
+    /// The lanes that were used since `earlier`, the most used first. A splice may be in the total when it begins or when
+    /// it ends; one under way counts either way.
     pub(crate) fn used_since(&self, earlier: &Self) -> Vec<(&'static str, u64)> {
         let mut used: Vec<(&str, u64)> = LANES
             .into_iter()
             .zip(self.0.iter().zip(earlier.0))
-            .map(|(lane, (now, before))| (lane, now.saturating_sub(before)))
+            .map(|(lane, (now, before))| (lane, now.total.saturating_sub(before.total).max(now.active)))
             .filter(|(_, count)| *count > 0)
             .collect();
         used.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -83,12 +91,12 @@ mod tests {
         let status = |copy: u64, pipe: u64| {
             json!({ "lanes": {
                 "copy": { "splices_total": copy }, "pipe": { "splices_total": pipe },
-                "sockmap": { "splices_total": 0 }, "local": { "splices_total": 3 },
+                "sockmap": { "splices_total": 0, "active": 2 }, "local": { "splices_total": 3 },
             }})
         };
         let counts = [status(5, 1), status(6, 10)].map(|status| Splices::find(&status));
         let [Some(before), Some(after)] = counts else { panic!("{counts:?}") };
-        assert_eq!(after.used_since(&before), [("pipe", 9), ("copy", 1)]);
+        assert_eq!(after.used_since(&before), [("pipe", 9), ("sockmap", 2), ("copy", 1)]);
         assert_eq!(Splices::find(&json!({ "lanes": {} })), None);
     }
 }

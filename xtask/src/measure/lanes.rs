@@ -198,7 +198,7 @@ impl Contender {
 }
 
 /// `pipe`, or `pipe and 3 copy`; nothing counted is the plain copy of a reply, which is no splice.
-fn named(used: &[(&'static str, u64)]) -> String {
+pub(crate) fn named(used: &[(&'static str, u64)]) -> String {
     match used {
         [] => "copy".to_owned(),
         [(lane, _)] => (*lane).to_owned(),

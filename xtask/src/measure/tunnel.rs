@@ -1,12 +1,14 @@
 //! `bench tunnel`: upgraded connections (as WebSocket's) on which a small message goes to the server and comes back now
 //! and then; cmim's lanes beside each other and beside the peers.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
 use super::Run;
 use super::contender::Contender;
 use super::device::Control;
-use super::lanes::refused;
+use super::lanes::{named, refused};
 use super::meter::{self, Reading, resident_kib};
 use super::network::{Network, Side};
 use super::paced::{Clients, Pace, Speech};
@@ -46,22 +48,34 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
         let started = Proxy::start(contender, &setup).map_err(|error| refused(contender, error));
         contenders.push((contender, started));
     }
+    let mut taken = BTreeMap::new();
     in_turn(run, run.long_rounds, &mut results, contenders, |contender, proxy| {
-        let sample = measure(run, &network, contender, proxy, count);
+        let sample = measure(run, &network, contender, proxy, count, &mut taken);
         proxy.check()?;
         sample
     })?;
+    results.notes = taken.iter().map(|(contender, lanes)| format!("{contender} took {lanes}")).collect();
     Ok(results)
 }
 
-fn measure(run: &Run, network: &Network, contender: Contender, proxy: &Proxy, count: usize) -> Result<Sample> {
+fn measure(
+    run: &Run,
+    network: &Network,
+    contender: Contender,
+    proxy: &Proxy,
+    count: usize,
+    taken: &mut BTreeMap<&'static str, String>,
+) -> Result<Sample> {
     let splices = proxy.control.as_ref().map(Control::splices).transpose()?;
     let speech = Speech::Tunnel { request: echo::upgrade(proxy.address), message: vec![b'm'; MESSAGE] };
     let mut clients = Clients::open(run, network, proxy.address, count, &speech)?;
-    if let (Some(control), Some(splices)) = (&proxy.control, splices) {
-        contender.check_lane(&control.splices()?.used_since(&splices))?;
-    }
     clients.ask(run, Pace::Rate(RATE), WARM_UP_SECONDS)?;
+    // A tunnel may begin on one lane and go on on another.
+    if let (Some(control), Some(splices)) = (&proxy.control, splices) {
+        let used = control.splices()?.used_since(&splices);
+        contender.check_lane(&used)?;
+        taken.insert(contender.name(), named(&used));
+    }
     let pids = proxy.pids();
     let before = Reading::take(&pids, &[])?;
     let outcome = clients.ask(run, Pace::Rate(RATE), run.seconds)?;
