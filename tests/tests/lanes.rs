@@ -11,7 +11,7 @@ use cmim_tests::client::request;
 use cmim_tests::deadline::{PATIENCE, throughout, until, until_true};
 use cmim_tests::origin::ServerSide;
 use cmim_tests::pattern::Pattern;
-use cmim_tests::skip::measured;
+use cmim_tests::skip::{measured, without_root};
 use cmim_tests::{Client, Device, ScriptedServer, Setup};
 
 const KIB: u64 = 1024;
@@ -20,6 +20,7 @@ const MIB: u64 = 1024 * KIB;
 /// `kernel.splice` and the name in the status of the lane that it leads to.
 const COPY: (&str, &str) = ("off", "copy");
 const PIPE: (&str, &str) = ("pipe", "pipe");
+const SOCKMAP: (&str, &str) = ("sockmap", "sockmap");
 
 /// Contents of each lane, and the longest of them. `CMIM_LANE_CONTENTS=1000 CMIM_LANE_LONGEST=52428800` is the long run.
 const CONTENTS: u64 = 60;
@@ -32,7 +33,9 @@ fn setting(name: &str, usual: u64) -> u64 {
 }
 
 fn device(lane: (&str, &str), server: &ScriptedServer) -> Device {
-    Setup::before(&[server.address()]).kernel("off", &format!("splice = \"{}\"", lane.0)).start()
+    let mode = if lane == SOCKMAP { "auto" } else { "off" };
+    let keys = format!("splice = \"{}\"\nlocal_bypass = \"off\"", lane.0);
+    Setup::before(&[server.address()]).kernel(mode, &keys).start()
 }
 
 /// Answers each request with the content that its target names, pausing now and then; the connection stays.
@@ -119,6 +122,13 @@ fn contents_of_all_sizes_arrive_to_the_byte_by_pipe() {
     contents_of_all_sizes(PIPE);
 }
 
+#[test]
+fn contents_of_all_sizes_arrive_to_the_byte_by_sockmap() {
+    if !without_root("contents_of_all_sizes_arrive_to_the_byte_by_sockmap") {
+        contents_of_all_sizes(SOCKMAP);
+    }
+}
+
 /// The kernel's limits on what one connection's two sockets may hold for it, and the device's own pieces in between.
 fn most_in_flight() -> u64 {
     let most_of = |name: &str| {
@@ -191,6 +201,13 @@ fn a_client_that_stops_reading_stops_its_server_by_pipe() {
     clients_that_stop_reading(PIPE);
 }
 
+#[test]
+fn a_client_that_stops_reading_stops_its_server_by_sockmap() {
+    if !without_root("a_client_that_stops_reading_stops_its_server_by_sockmap") {
+        clients_that_stop_reading(SOCKMAP);
+    }
+}
+
 /// A content that the buffers can take whole leaves the pipe for them, and its server is free.
 #[test]
 fn a_slow_client_of_a_content_that_fits_the_buffers_frees_its_server() {
@@ -261,4 +278,11 @@ fn a_server_that_sends_too_much_or_too_little_is_found_out_by_copy() {
 #[test]
 fn a_server_that_sends_too_much_or_too_little_is_found_out_by_pipe() {
     ends(PIPE);
+}
+
+#[test]
+fn a_server_that_sends_too_much_or_too_little_is_found_out_by_sockmap() {
+    if !without_root("a_server_that_sends_too_much_or_too_little_is_found_out_by_sockmap") {
+        ends(SOCKMAP);
+    }
 }

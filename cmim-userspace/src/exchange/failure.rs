@@ -43,8 +43,8 @@ pub enum Failure {
     NoRoomForContent,
     #[error("a buffer tier lost a part of what it held: {0}")]
     TierLost(#[source] io::Error),
-    #[error("the pipe between server and client failed: {0}")]
-    Pipe(#[source] io::Error),
+    #[error("the lane between server and client failed: {0}")]
+    Lane(#[source] io::Error),
     /// The request's own content is at fault, not a server.
     #[error("{0}")]
     Content(#[from] ContentFault),
@@ -87,7 +87,7 @@ impl Failure {
             | Self::NotForThisClient(_)
             | Self::BuffersFull
             | Self::TierLost(_)
-            | Self::Pipe(_)
+            | Self::Lane(_)
             | Self::ClientGone => 502,
         }
     }

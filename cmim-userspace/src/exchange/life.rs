@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes};
 use super::attempt::{self, Answered};
 use super::carrying::Carrying;
 use super::failure::Failure;
+use super::handed;
 use super::link::{Job, Link};
 use super::relay::{Relay, Relayed};
 use super::site::Site;
@@ -19,7 +20,8 @@ use super::trail::{Handling, Trail};
 use super::upload::Gathered;
 use crate::h1::{self, Method, ReplyContent, ReplyDelimit, ReplyTo, local_reply};
 use crate::job::State;
-use crate::lane::{Lane, Load, copy, sockmap};
+use crate::lane::tunnel::{self as userspace, Carried, End};
+use crate::lane::{Lane, Load, sockmap};
 use crate::observe::roll::Doing;
 use crate::reply::{self, Plan};
 use crate::stack::Seq;
@@ -95,7 +97,11 @@ async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Fa
     if let Plan::Refuse { reason } = plan {
         return Err(reason.into());
     }
-    match Relay::new(site, link, job, &mut gathered, answered, plan).run().await {
+    let relayed = match handed::run(site, link, job, answered, &plan).await {
+        Ok(relayed) => relayed,
+        Err(answered) => Relay::new(site, link, job, &mut gathered, answered, plan).run().await,
+    };
+    match relayed {
         Relayed::Whole { persist } => {
             job.progress.to(State::Done);
             Ok(if persist { Outcome::Keep } else { Outcome::Close })
@@ -146,8 +152,8 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
         send(site, link, job.seq, piece).await?;
     }
     let (socket, read, lease) = connection.into_tunnel();
-    let first = copy::End { stream: &link.stream, read: link.with_input(std::mem::take) };
-    let second = copy::End { stream: &socket.stream, read };
+    let first = End { stream: &link.stream, read: link.with_input(std::mem::take) };
+    let second = End { stream: &socket.stream, read };
     let (carried, result) = carry(site, link, first, second).await;
     job.trail.bytes_in = carried.forth;
     job.trail.bytes_out = carried.back;
@@ -163,16 +169,12 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
 }
 
 /// Carries a tunnel on the lane that is best for it and to be had.
-async fn carry(
-    site: &Site,
-    link: &Link,
-    first: copy::End<'_>,
-    second: copy::End<'_>,
-) -> (copy::Carried, io::Result<()>) {
+async fn carry(site: &Site, link: &Link, first: End<'_>, second: End<'_>) -> (Carried, io::Result<()>) {
     let lanes = &site.counters.lanes;
     let (mut first, mut second) = (first, second);
     let reachable = first.stream.is_tcp() && second.stream.is_tcp();
-    if let (Lane::Sockmap, Some(splicer)) = (site.lanes.choose(Load::Tunnel, reachable), &site.splicer) {
+    let lane = site.lanes.choose(Load::Tunnel, reachable);
+    if let (Lane::Sockmap, Some(splicer)) = (lane, &site.splicer) {
         link.lend(true);
         match sockmap::Tunnel::between(splicer, first, second).await {
             Ok(tunnel) => {
@@ -186,8 +188,10 @@ async fn carry(
         }
         link.lend(false);
     }
-    let carrying = Carrying::begin(&lanes.copy);
-    let (carried, result) = copy::tunnel(first, second, &site.buffers).await;
+    let piped = lane == Lane::Pipe;
+    let carrying = Carrying::begin(if piped { &lanes.pipe } else { &lanes.copy });
+    let pipes = piped.then_some(&*site.pipes);
+    let (carried, result) = userspace::carry(first, second, &site.buffers, pipes).await;
     carrying.end(carried.forth + carried.back);
     (carried, result)
 }
@@ -222,7 +226,7 @@ pub async fn refuse(site: &Site, link: &Link, refusal: &Refusal, trail: &mut Tra
 }
 
 /// Sends `bytes` to the client once it is the turn of `seq`.
-async fn send(site: &Site, link: &Link, seq: Seq, mut bytes: Bytes) -> Result<(), Failure> {
+pub(super) async fn send(site: &Site, link: &Link, seq: Seq, mut bytes: Bytes) -> Result<(), Failure> {
     let mut timer = Timer::default();
     let mut progress = None;
     poll_fn(|cx| {

@@ -9,6 +9,7 @@ mod attempt;
 mod carrying;
 mod content;
 mod failure;
+mod handed;
 mod life;
 mod link;
 mod pace;

@@ -1,11 +1,11 @@
 //! Lanes: ways to carry bytes between two sockets without looking at them.
 
 pub mod choose;
-pub mod copy;
 mod direction;
 mod phase;
 pub mod pipe;
 pub mod sockmap;
+pub mod tunnel;
 
 #[cfg(test)]
 mod tests;

@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 
-use super::copy::{Carried, End};
 pub use super::direction::Fault;
 use super::direction::{self, Direction};
+use super::tunnel::{Carried, End};
 use crate::buffer::BufferPool;
 pub use crate::kernel::Splicer;
 use crate::kernel::{Splice, Way};

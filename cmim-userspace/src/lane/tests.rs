@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::copy::{Carried, End};
 use super::sockmap::{Content, Fault, Left, Splicer, Tunnel};
+use super::tunnel::{Carried, End};
 use crate::buffer::BufferPool;
 use crate::config::model::{Kernel, KernelMode};
 use crate::kernel::tests::host::in_namespaces;

@@ -37,6 +37,7 @@ impl Relay<'_> {
                 self.content_bytes += data.len() as u64;
                 self.begin_piece(data);
                 self.keep(cx);
+                self.finish_at_length();
                 self.job.progress.has(self.content_bytes, self.held.tier());
                 if self.held.has_spilled() && !self.job.trail.spilled {
                     self.job.trail.spilled = true;
@@ -106,6 +107,13 @@ impl Relay<'_> {
     pub(super) fn end_piece(&mut self) {
         if self.gate.is_chunked() {
             self.held.append_unaccounted(Bytes::from_static(b"\r\n"));
+        }
+    }
+
+    /// The last byte of a known length is in: the server is free before the client is told.
+    pub(super) fn finish_at_length(&mut self) {
+        if self.piece.is_none() && self.content.left() == Some(0) {
+            self.finish();
         }
     }
 

@@ -47,6 +47,7 @@ impl Relay<'_> {
                 self.content.went_past(count as u64);
                 self.content_bytes += count as u64;
                 self.job.progress.has(self.content_bytes, "");
+                self.finish_at_length();
                 Ok(true)
             }
             Poll::Pending if pipe.is_empty() => {
@@ -68,7 +69,7 @@ impl Relay<'_> {
             return Ok(None);
         }
         let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) else { return Ok(None) };
-        pipe.unload(ReadSize::Bulk.bytes()).map(Some).map_err(Failure::Pipe)
+        pipe.unload(ReadSize::Bulk.bytes()).map(Some).map_err(Failure::Lane)
     }
 
     /// Gives an empty pipe to whoever needs one next.
