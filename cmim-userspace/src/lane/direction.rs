@@ -58,6 +58,8 @@ pub(super) struct Direction<'a> {
     /// The kernel refused this direction; it is copied.
     refused: bool,
     content: Option<Content>,
+    /// There may be bytes for userspace that are not in the receive queue yet.
+    unsure: bool,
     /// Bytes read since the kernel has had it, and not written yet.
     unreported: u64,
     /// Written by userspace.
@@ -103,6 +105,7 @@ impl<'a> Direction<'a> {
             ended: false,
             refused: false,
             content,
+            unsure: false,
             unreported: 0,
             relayed: 0,
             asking: None,
@@ -176,24 +179,18 @@ impl<'a> Direction<'a> {
             let _: io::Result<()> = self.to.shutdown_write();
             return Poll::Ready(Ok(()));
         }
-        if self.read(cx, splice, buffers)? == Read::Something {
-            return Poll::Ready(Ok(()));
-        }
-        if self.refused {
-            return Poll::Pending;
-        }
-        if !splice.is_installed(self.way) {
-            self.install(splice).map_err(Fault::Lane)?;
-            return Poll::Ready(Ok(()));
-        }
-        // Asked behind the read, which has locked the socket: whatever was left to userspace before is counted now, and
-        // whatever is from here on comes with news.
-        let progress = splice.progress(self.way).map_err(lane)?;
-        if splice.is_level(self.way, &progress) {
+        if splice.is_installed(self.way) {
+            // The kernel goes on by itself from here: what is read next may be behind what it has handed over meanwhile.
             self.phase.step(Event::Level);
+            self.unsure = true;
             return Poll::Ready(Ok(()));
         }
-        self.ask_again(cx)
+        match self.read(cx, splice, buffers)? {
+            Read::Something => {}
+            Read::Nothing | Read::TooEarly if self.refused => return Poll::Pending,
+            Read::Nothing | Read::TooEarly => self.install(splice).map_err(Fault::Lane)?,
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Whether there is anything for userspace while the kernel carries the bytes.
@@ -205,21 +202,29 @@ impl<'a> Direction<'a> {
         news: bool,
     ) -> Poll<Result<(), Fault>> {
         match self.read(cx, splice, buffers) {
-            Ok(Read::Nothing) => {}
+            Ok(Read::Nothing) => self.unsure |= news,
+            Ok(Read::TooEarly) => self.unsure = true,
             // A source may break behind its last byte.
             Err(error) if !self.is_whole(splice) => return Poll::Ready(Err(error)),
-            Ok(Read::Something | Read::TooEarly) | Err(_) => {
+            Ok(Read::Something) | Err(_) => {
                 self.phase.step(Event::LeftToUserspace);
                 return Poll::Ready(Ok(()));
             }
         }
-        if news {
-            let progress = splice.progress(self.way).map_err(lane)?;
-            if !splice.is_level(self.way, &progress) || progress.remaining == Some(0) {
-                // Left to userspace, and not in its receive queue yet; or the content is whole.
-                self.phase.step(Event::LeftToUserspace);
-                return Poll::Ready(Ok(()));
-            }
+        if !self.unsure {
+            return Poll::Pending;
+        }
+        // Asked behind the read, which has locked the socket: whatever was left to userspace before is counted now, and
+        // whatever is from here on comes with news.
+        let progress = splice.progress(self.way).map_err(lane)?;
+        if !splice.is_level(self.way, &progress) {
+            // Left to userspace, and on its way into the receive queue.
+            return self.ask_again(cx);
+        }
+        self.unsure = false;
+        if progress.remaining == Some(0) {
+            self.phase.step(Event::LeftToUserspace);
+            return Poll::Ready(Ok(()));
         }
         Poll::Pending
     }
