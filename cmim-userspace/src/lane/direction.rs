@@ -14,8 +14,10 @@ use crate::kernel::{KernelError, Splice, Way};
 use crate::net::Stream;
 
 /// What the kernel has handed over is in the target's TCP after microseconds; where it is not, it is asked again after
-/// this. There is nothing that would tell.
+/// this, and from then on after twice as long each time. There is nothing that would tell.
 const ASK_AGAIN: Duration = Duration::from_millis(1);
+/// A target that takes nothing for long is asked this often.
+const ASK_SELDOM: Duration = Duration::from_millis(64);
 /// Reads of one direction before others get their turn.
 const TURN: usize = 16;
 
@@ -65,6 +67,8 @@ pub(super) struct Direction<'a> {
     /// Written by userspace.
     relayed: u64,
     asking: Option<Pin<Box<Sleep>>>,
+    /// The next pause before asking again.
+    pause: Duration,
 }
 
 /// What came of reading from the source.
@@ -109,6 +113,7 @@ impl<'a> Direction<'a> {
             unreported: 0,
             relayed: 0,
             asking: None,
+            pause: ASK_AGAIN,
         }
     }
 
@@ -222,6 +227,7 @@ impl<'a> Direction<'a> {
             return self.ask_again(cx);
         }
         self.unsure = false;
+        self.pause = ASK_AGAIN;
         if progress.remaining == Some(0) {
             self.phase.step(Event::LeftToUserspace);
             return Poll::Ready(Ok(()));
@@ -242,6 +248,7 @@ impl<'a> Direction<'a> {
                 content.left = content.length.saturating_sub(self.relayed + progress.spliced);
             }
             self.phase.step(Event::Drained);
+            self.pause = ASK_AGAIN;
             return Poll::Ready(Ok(()));
         }
         self.ask_again(cx)
@@ -286,9 +293,10 @@ impl<'a> Direction<'a> {
     }
 
     fn ask_again(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let asking = self.asking.get_or_insert_with(|| Box::pin(sleep(ASK_AGAIN)));
+        let asking = self.asking.get_or_insert_with(|| Box::pin(sleep(self.pause)));
         ready!(asking.as_mut().poll(cx));
         self.asking = None;
+        self.pause = (self.pause * 2).min(ASK_SELDOM);
         Poll::Ready(Ok(()))
     }
 }
