@@ -1,9 +1,11 @@
 //! Where the running kernel keeps the fields that the verdict reads of a TCP socket, found in its own description of
 //! its types (BTF, `Documentation/bpf/btf.rst`).
 //!
-//! Pure but for [`socket_layout`]. Only as much of the format as that takes: names, sizes and members of structures.
+//! Only as much of the format as that takes: names, and members of structures. Read in passing: the whole of it is
+//! larger than the daemon, and memory of such a size is not all given back.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
 use cmim_common::splice::SocketLayout;
 
@@ -12,6 +14,7 @@ use super::piece::Piece;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
+const READ_SIZE: usize = 64 * 1024;
 
 /// Kinds of types by how many bytes follow their common part.
 const KIND_INT: u32 = 1;
@@ -25,122 +28,123 @@ const KIND_DATASEC: u32 = 15;
 const KIND_DECL_TAG: u32 = 17;
 const KIND_ENUM64: u32 = 19;
 
+/// Bytes of a type's common part, and of a structure's member.
+const COMMON: u64 = 12;
+const MEMBER: u64 = 12;
+
+/// A structure and its member, in the order of [`SocketLayout`]. `struct sock` is what `struct tcp_sock` begins with.
+const WANTED: [[&str; 2]; 3] = [["tcp_sock", "write_seq"], ["sock", "sk_wmem_queued"], ["sock", "sk_sndbuf"]];
+
 /// Finds the layout of the running kernel's TCP sockets.
 ///
 /// # Errors
 ///
 /// When this kernel does not describe its types, or has other ones.
 pub(super) fn socket_layout() -> Result<SocketLayout, KernelError> {
-    let layout = fs::read(VMLINUX).ok().and_then(|types| layout(&types));
-    layout.ok_or(KernelError::Unsupported { what: Piece::SocketTypes.what() })
+    let described = File::open(VMLINUX).and_then(|file| layout(BufReader::with_capacity(READ_SIZE, file)));
+    let found = described.unwrap_or_else(|error| {
+        tracing::debug!("{VMLINUX}: {error}");
+        None
+    });
+    found.ok_or(KernelError::Unsupported { what: Piece::SocketTypes.what() })
 }
 
 /// The layout, where the description has all of it.
-fn layout(btf: &[u8]) -> Option<SocketLayout> {
-    let types = Types::of(btf)?;
-    let wanted = [("tcp_sock", "write_seq"), ("sock", "sk_wmem_queued"), ("sock", "sk_sndbuf")];
-    let mut found = [None; 3];
-    for definition in types {
-        if definition.kind != KIND_STRUCT {
-            continue;
+fn layout(mut btf: impl BufRead + Seek) -> io::Result<Option<SocketLayout>> {
+    let mut magic = [0; 4];
+    btf.read_exact(&mut magic)?;
+    if !magic.starts_with(&MAGIC.to_ne_bytes()) {
+        return Ok(None);
+    }
+    let [header, types, types_length, strings, strings_length] = words(&mut btf)?;
+    let section = |offset: u32| SeekFrom::Start(u64::from(header) + u64::from(offset));
+    btf.seek(section(strings))?;
+    let Some(names) = find_names((&mut btf).take(strings_length.into()))? else { return Ok(None) };
+    btf.seek(section(types))?;
+    let [write_seq, queued, limit] = find_members(&mut btf, types_length.into(), &names)?;
+    let all = (write_seq, queued, limit);
+    let (Some(write_seq), Some(queued), Some(limit)) = all else { return Ok(None) };
+    Ok(Some(SocketLayout { write_seq, queued, limit }))
+}
+
+/// What the wanted names are known by: their places among the strings.
+fn find_names(mut strings: impl BufRead) -> io::Result<Option<[[u32; 2]; 3]>> {
+    let mut names = [[None; 2]; 3];
+    let (mut place, mut string) = (0, Vec::new());
+    loop {
+        string.clear();
+        let length = strings.read_until(0, &mut string)?;
+        if length == 0 || string.pop() != Some(0) {
+            break;
         }
-        for ((structure, field), place) in wanted.iter().zip(&mut found) {
-            if definition.is_named(structure) {
-                *place = place.or_else(|| definition.offset_of(field));
+        for (name, found) in WANTED.iter().flatten().zip(names.iter_mut().flatten()) {
+            if name.as_bytes() == string {
+                *found = Some(place);
             }
         }
+        place += length as u32;
     }
-    // `struct sock` is what `struct tcp_sock` begins with.
-    let [write_seq, queued, limit] = found;
-    Some(SocketLayout { write_seq: write_seq?, queued: queued?, limit: limit? })
+    let [[Some(a), Some(b)], [Some(c), Some(d)], [Some(e), Some(f)]] = names else { return Ok(None) };
+    Ok(Some([[a, b], [c, d], [e, f]]))
 }
 
-/// All types of a description, in order.
-struct Types<'a> {
-    types: &'a [u8],
-    strings: &'a [u8],
-}
-
-/// One type.
-struct Definition<'a> {
-    kind: u32,
-    name: u32,
-    /// The offsets of its members have their sizes above them (bit fields).
-    has_bit_fields: bool,
-    rest: &'a [u8],
-    strings: &'a [u8],
-}
-
-impl<'a> Types<'a> {
-    /// `None`: it is no description, or is cut short.
-    fn of(btf: &'a [u8]) -> Option<Self> {
-        if btf.first_chunk::<2>().is_none_or(|magic| u16::from_ne_bytes(*magic) != MAGIC) {
-            return None;
-        }
-        let header = word(btf, 4)? as usize;
-        let section = |offset: usize, length: usize| {
-            let begin = header.checked_add(word(btf, offset)? as usize)?;
-            btf.get(begin..begin.checked_add(word(btf, length)? as usize)?)
-        };
-        Some(Self { types: section(8, 12)?, strings: section(16, 20)? })
-    }
-}
-
-impl<'a> Iterator for Types<'a> {
-    type Item = Definition<'a>;
-
-    fn next(&mut self) -> Option<Definition<'a>> {
-        let (name, info) = (word(self.types, 0)?, word(self.types, 4)?);
-        let (kind, members) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
-        let size = match kind {
+/// The wanted members' offsets, in bytes from their structures' beginnings.
+fn find_members(mut types: impl BufRead + Seek, length: u64, names: &[[u32; 2]; 3]) -> io::Result<[Option<u32>; 3]> {
+    let mut found = [None; 3];
+    let mut at = 0;
+    while at < length {
+        let [name, info, _size] = words(&mut types)?;
+        let (kind, members) = (info >> 24 & 0x1f, u64::from(info & 0xffff));
+        let rest = match kind {
             KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
             KIND_ARRAY => 12,
             KIND_ENUM | KIND_FUNC_PROTO => 8 * members,
-            KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * members,
+            KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => MEMBER * members,
             _ => 0,
         };
-        let (rest, types) = self.types.get(12..)?.split_at_checked(size)?;
-        self.types = types;
-        Some(Definition { kind, name, has_bit_fields: info >> 31 == 1, rest, strings: self.strings })
+        at += COMMON + rest;
+        if kind != KIND_STRUCT || !names.iter().any(|[structure, _]| *structure == name) {
+            types.seek_relative(rest as i64)?;
+            continue;
+        }
+        let has_bit_fields = info >> 31 == 1;
+        for _ in 0..members {
+            let [member, _type, bits] = words(&mut types)?;
+            // Sizes of bit fields stand above the offsets.
+            let bits = if has_bit_fields { bits & 0x00ff_ffff } else { bits };
+            let wanted = names.iter().position(|wanted| *wanted == [name, member]);
+            if let Some(place) = wanted.and_then(|wanted| found.get_mut(wanted)) {
+                *place = (bits % 8 == 0).then_some(bits / 8);
+            }
+        }
     }
+    Ok(found)
 }
 
-impl Definition<'_> {
-    fn is_named(&self, name: &str) -> bool {
-        is_string(self.strings, self.name, name)
+fn words<const N: usize>(mut from: impl Read) -> io::Result<[u32; N]> {
+    let mut words = [0; N];
+    for word in &mut words {
+        let mut bytes = [0; 4];
+        from.read_exact(&mut bytes)?;
+        *word = u32::from_ne_bytes(bytes);
     }
-
-    /// In bytes from the structure's beginning.
-    fn offset_of(&self, field: &str) -> Option<u32> {
-        let member = self.rest.chunks_exact(12).find(|member| {
-            let name = word(member, 0);
-            name.is_some_and(|name| is_string(self.strings, name, field))
-        })?;
-        let bits = word(member, 8)?;
-        let bits = if self.has_bit_fields { bits & 0x00ff_ffff } else { bits };
-        (bits % 8 == 0).then_some(bits / 8)
-    }
-}
-
-/// Whether the string at this place is exactly this one.
-fn is_string(strings: &[u8], at: u32, expected: &str) -> bool {
-    let rest = strings.get(at as usize..).and_then(|rest| rest.strip_prefix(expected.as_bytes()));
-    rest.is_some_and(|rest| rest.first() == Some(&0))
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk))
+    Ok(words)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Cursor};
     use std::path::Path;
     use std::time::{Duration, Instant};
 
     use cmim_common::splice::SocketLayout;
 
-    use super::{VMLINUX, layout, socket_layout};
+    use super::{VMLINUX, socket_layout};
     use crate::kernel::tests::skipped;
+
+    fn layout(btf: &[u8]) -> io::Result<Option<SocketLayout>> {
+        super::layout(Cursor::new(btf))
+    }
 
     const STRINGS: &[u8] = b"\0int\0sock\0sk_sndbuf\0sk_wmem_queued\0tcp_sock\0write_seq\0";
 
@@ -172,14 +176,15 @@ mod tests {
 
     #[test]
     fn the_fields_are_found_among_others() {
-        assert_eq!(layout(&described()), Some(SocketLayout { write_seq: 1_500, queued: 16, limit: 12 }));
+        let layout = layout(&described()).expect("whole");
+        assert_eq!(layout, Some(SocketLayout { write_seq: 1_500, queued: 16, limit: 12 }));
     }
 
     #[test]
     fn a_description_that_is_cut_anywhere_gives_nothing_and_harms_nothing() {
         let whole = described();
         for end in 0..whole.len() {
-            assert_eq!(layout(whole.get(..end).expect("within")), None, "{end} bytes");
+            assert!(!matches!(layout(whole.get(..end).expect("within")), Ok(Some(_))), "{end} bytes");
         }
     }
 
