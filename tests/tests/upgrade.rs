@@ -32,7 +32,8 @@ fn an_upgrade_under_load_fails_no_request() {
     until_true("it has answered", PATIENCE, || device.status()["pid"] == next.pid);
     load.wait_for_more(300);
     let tally = load.assert_no_failure();
-    assert!((16..=32).contains(&tally.closed), "each connection was told to close, behind a reply: {tally:?}");
+    // A client that comes again may still meet the old process.
+    assert!(tally.closed >= 16, "each connection was told to close, behind a reply: {tally:?}");
     next.stop();
     assert!(!device.control().exists(), "nothing is left");
 }
