@@ -85,6 +85,25 @@ fn what_the_file_has_now_is_what_the_new_process_does() {
 }
 
 #[test]
+fn the_admin_address_goes_over_too() {
+    let server = named("a");
+    let admin = Reserved::v4();
+    let device =
+        Setup::before(&[server.address()]).daemon(&format!("metrics_address = \"{}\"", admin.address())).start();
+    // It keeps the old process draining for a while.
+    let mut idle = device.client();
+    idle.get("/").assert_whole(b"a");
+    let _successor = device.upgrade(&[]);
+    until_true("the new process alone answers", PATIENCE, || {
+        Client::connect(admin.address()).get("/readyz").status() == 200
+    });
+    for _ in 0..5 {
+        assert_eq!(Client::connect(admin.address()).get("/readyz").status(), 200);
+    }
+    assert_eq!(idle.get("/").status(), 200);
+}
+
+#[test]
 fn a_binary_that_does_not_start_leaves_the_old_process_in_place() {
     let server = named("a");
     let directory = tempfile::tempdir().expect("a directory");

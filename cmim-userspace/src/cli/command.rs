@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use super::ask::Daemon;
 use super::{
     CliError, Screen, buffers, check, completions, config, connections, deny, doctor, drain, guard, jobs, man, queues,
-    reload, run, servers, splices, status, upgrade,
+    reload, run, servers, splices, status, top, upgrade,
 };
 
 const EXAMPLES: &str = "\
@@ -49,6 +49,8 @@ pub enum Command {
     Config(config::Args),
     /// One screen of the running device: connections, requests, buffers, lanes, kernel, servers
     Status(status::Args),
+    /// The same, live in the terminal, with keys to sort, filter and drain a server
+    Top(top::Args),
     /// List the client connections
     Connections(connections::Args),
     /// List the servers and their pools; add, remove, drain or enable one
@@ -94,6 +96,7 @@ impl Cli {
             Command::Check(args) => check::execute(&args, screen),
             Command::Config(args) => config::execute(&args, &daemon(), screen),
             Command::Status(args) => status::execute(&args, &daemon(), screen),
+            Command::Top(args) => top::execute(&args, &daemon()),
             Command::Connections(args) => connections::execute(&args, &daemon(), screen),
             Command::Servers(args) => servers::execute(&args, &daemon(), screen),
             Command::Jobs(args) => jobs::execute(&args, &daemon(), screen),
@@ -164,6 +167,7 @@ mod tests {
             "check",
             "config",
             "status",
+            "top",
             "connections",
             "servers",
             "jobs",

@@ -36,6 +36,8 @@ pub enum CliError {
     WrongAnswer,
     #[error("cmim: {0}")]
     Run(#[from] RunError),
+    #[error("cmim: this needs a terminal (`cmim status` and --json are for files and pipes)")]
+    NoTerminal,
     #[error("cmim: cannot write: {0}")]
     Output(#[source] io::Error),
     #[error("cmim: cannot write into {}: {source} (does the directory exist, and may you write there?)", path.display())]

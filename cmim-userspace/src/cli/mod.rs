@@ -26,6 +26,7 @@ mod servers;
 mod splices;
 mod status;
 mod table;
+mod top;
 mod upgrade;
 
 pub use command::{Cli, Command};
