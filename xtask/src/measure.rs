@@ -59,6 +59,7 @@ use clock::Clock;
 use kind::Kind;
 use network::{Allowance, Network};
 use proxy::{Settings, Setup};
+use rounds::NotAvailable;
 
 const ROUNDS: usize = 5;
 const QUICK_ROUNDS: usize = 2;
@@ -214,6 +215,9 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<ExitCode> {
                     note("bench", painted(Mark::Bad, &format!("{}: cmim failed: {reason}", results.name)));
                 }
                 sections.push(report::write(&results, &run, &made_with)?);
+            }
+            Err(error) if error.is::<NotAvailable>() => {
+                note("bench", format!("{} is not available here: {error:#}", kind.name()));
             }
             Err(error) => {
                 run.check_interrupt()?;

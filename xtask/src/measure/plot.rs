@@ -49,7 +49,7 @@ const PANEL: f64 = 200.0;
 const PLOT_LEFT: f64 = 70.0;
 const PLOT_WIDTH: f64 = 430.0;
 
-/// Panels below each other. The scale of each begins at nothing and goes as far as the most.
+/// Panels below each other, each with a logarithmic scale of its own, from one power of ten to another.
 pub(crate) fn lines(panels: &[Panel]) -> String {
     let mut shapes = String::new();
     let mut top = GAP;
@@ -60,23 +60,54 @@ pub(crate) fn lines(panels: &[Panel]) -> String {
     picture(&shapes, top)
 }
 
+/// A scale over whole powers of ten.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    from: f64,
+    to: f64,
+}
+
+impl Scale {
+    fn over(values: impl Iterator<Item = f64> + Clone) -> Self {
+        let from = values.clone().fold(f64::INFINITY, f64::min).log10().floor();
+        let to = values.fold(0.0, f64::max).log10().ceil();
+        if from.is_finite() && to.is_finite() {
+            Self { from, to: to.max(from + 1.0) }
+        } else {
+            Self { from: 0.0, to: 1.0 }
+        }
+    }
+
+    /// How far up a value stands, from 0 to 1.
+    fn height(self, value: f64) -> f64 {
+        (value.log10() - self.from) / (self.to - self.from)
+    }
+
+    fn powers(self) -> impl Iterator<Item = f64> {
+        std::iter::successors(Some(self.from), |power| Some(power + 1.0))
+            .take_while(move |power| *power <= self.to)
+            .map(|power| 10_f64.powf(power))
+    }
+}
+
 fn draw(shapes: &mut String, panel: &Panel, top: f64) {
     let values = panel.lines.iter().flat_map(|(_, values)| values.iter().flatten().copied());
-    let most = values.fold(f64::MIN_POSITIVE, f64::max);
+    let scale = Scale::over(values.filter(|value| *value > 0.0));
     let bottom = top + PANEL;
     let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(0));
     let across = |step: usize| PLOT_LEFT + number(step) / number(panel.steps.len().max(2) - 1) * PLOT_WIDTH;
-    let _ = write!(
-        shapes,
-        "<text x=\"8\" y=\"{:.1}\" font-weight=\"bold\">{}</text>\n\
-         <path d=\"M{PLOT_LEFT} {top:.1}V{bottom:.1}H{:.1}\" fill=\"none\" stroke=\"#888888\"/>\n\
-         <text x=\"8\" y=\"{:.1}\">{}</text>\n<text x=\"8\" y=\"{bottom:.1}\">0</text>\n",
-        top - 8.0,
-        escaped(&panel.title),
-        PLOT_LEFT + PLOT_WIDTH,
-        top + 10.0,
-        figure(most),
-    );
+    let up = |value: f64| bottom - scale.height(value) * PANEL;
+    let title = escaped(&panel.title);
+    let _ = writeln!(shapes, "<text x=\"8\" y=\"{:.1}\" font-weight=\"bold\">{title}</text>", top - 10.0);
+    for power in scale.powers() {
+        let (y, right) = (up(power), PLOT_LEFT + PLOT_WIDTH);
+        let _ = writeln!(
+            shapes,
+            "<path d=\"M{PLOT_LEFT} {y:.1}H{right}\" stroke=\"#dddddd\"/>\n<text x=\"8\" y=\"{:.1}\">{}</text>",
+            y + 4.0,
+            figure(power),
+        );
+    }
     for (step, name) in panel.steps.iter().enumerate() {
         let (x, y) = (across(step) - 14.0, bottom + 16.0);
         let _ = writeln!(shapes, "<text x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escaped(name));
@@ -85,9 +116,11 @@ fn draw(shapes: &mut String, panel: &Panel, top: f64) {
         let points: Vec<String> = values
             .iter()
             .enumerate()
-            .filter_map(|(step, value)| Some(format!("{:.1},{:.1}", across(step), bottom - (*value)? / most * PANEL)))
+            .filter_map(|(step, value)| {
+                Some(format!("{:.1},{:.1}", across(step), up(value.filter(|value| *value > 0.0)?)))
+            })
             .collect();
-        let missing = if points.is_empty() { " (not available)" } else { "" };
+        let missing = if points.is_empty() { ": none" } else { "" };
         let _ = write!(
             shapes,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{2}\" stroke-width=\"2\"/>\n\
@@ -144,4 +177,19 @@ fn group(shapes: &mut String, results: &Results, metric: usize, mut top: f64) ->
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_goes_over_whole_powers_of_ten() {
+        let scale = Scale::over([30.0, 4000.0].into_iter());
+        assert_eq!((scale.from, scale.to), (1.0, 4.0));
+        assert!((scale.height(100.0) - 1.0 / 3.0).abs() < 1e-9);
+        assert_eq!(scale.powers().count(), 4);
+        let nothing = Scale::over(std::iter::empty());
+        assert_eq!((nothing.from, nothing.to), (0.0, 1.0));
+    }
 }

@@ -43,6 +43,9 @@ pub(crate) fn in_turn<C>(
     let Results { name, metrics, columns, .. } = results;
     let unit = metrics.first().map(|metric| metric.unit).unwrap_or_default();
     for round in 1..=rounds {
+        if running.iter().all(Option::is_none) {
+            break;
+        }
         run.clock.reached(round - 1, rounds);
         let step = Step::start("bench", format!("{name}, round {round} of {rounds} ({})", run.clock));
         let mut found = Vec::new();
@@ -76,9 +79,22 @@ pub(crate) fn in_turn<C>(
         step.done(format!("{} {unit}", found.join(", ")));
     }
     if columns.iter().all(|column| column.rounds.iter().flatten().all(Option::is_none)) {
-        bail!("{}: nothing could be measured: {}", results.name, results.troubles().join("; "));
+        if let Some(reason) = nothing_is_there(columns) {
+            bail!(NotAvailable(reason));
+        }
+        bail!("nothing could be measured: {}", results.troubles().join("; "));
     }
     Ok(())
+}
+
+/// Where all contenders lack something, why the first does.
+fn nothing_is_there(columns: &[Column]) -> Option<String> {
+    let reason = |column: &Column| match &column.missing {
+        Some(Missing::Unavailable(reason)) => Some(reason.clone()),
+        _ => None,
+    };
+    let reasons: Option<Vec<String>> = columns.iter().map(reason).collect();
+    reasons?.into_iter().next()
 }
 
 fn missing(error: &anyhow::Error) -> Missing {
