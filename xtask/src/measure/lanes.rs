@@ -229,7 +229,7 @@ fn measure(
         let used = control.splices()?.used_since(&splices);
         let place = format!("{contender} over {}", path.name);
         if let Err(NotAvailable(reason)) = contender.check_lane(&used) {
-            note(taken, place, format!("{} not available ({reason})", shown(size)));
+            note(taken, format!("{place} is not available ({reason})"), shown(size));
             return Ok(vec![None; MEASURES.len()]);
         }
         if contender == Contender::CmimAuto {
