@@ -5,6 +5,7 @@
 //! scheduler ran it, with the interrupts that came in its time. What is left between the two is work on packets while no
 //! program ran: it belongs to the requests as well, and is told apart so that the parts can be seen to add up.
 
+use std::collections::HashMap;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,16 +26,19 @@ pub(crate) const MACHINE: &str = "machine's CPU per request";
 pub(crate) const PROXY: &str = "proxy's CPU per request";
 
 /// CPU time in seconds up to a moment; two of them tell what was used in between.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Reading {
     at: Instant,
     machine: f64,
     proxy: f64,
     origin: f64,
     load: f64,
-    kernel: f64,
+    kernel: KernelThreads,
     programs: f64,
 }
+
+/// Ticks by process id: such a thread may end, and hands its time to nobody.
+type KernelThreads = HashMap<u32, u64>;
 
 /// CPU seconds between two readings.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +68,7 @@ impl Reading {
             proxy: seconds(used(proxy)),
             origin: seconds(used(origin)),
             load: seconds(used(&[std::process::id()])),
-            kernel: seconds(kernel),
+            kernel,
             programs: seconds(programs),
         })
     }
@@ -79,7 +83,7 @@ impl Reading {
             proxy,
             origin,
             load,
-            kernel: self.kernel - earlier.kernel,
+            kernel: seconds(grown(&earlier.kernel, &self.kernel)),
             others: (self.programs - earlier.programs - proxy - origin - load).max(0.0),
             whole,
         }
@@ -132,18 +136,26 @@ fn used(pids: &[u32]) -> u64 {
     pids.iter().filter_map(stat).filter_map(|text| ProcessTicks::find(&text)).map(ProcessTicks::all).sum()
 }
 
-/// What the kernel's threads and all programs used. One that ends hands its times to its parent, so that the sum is kept.
-fn everybody() -> Result<(u64, u64)> {
-    let (mut kernel, mut programs) = (0, 0);
+/// What the kernel's threads and all programs used. A program that ends hands its times to its parent, so that the sum
+/// is kept.
+fn everybody() -> Result<(KernelThreads, u64)> {
+    let (mut kernel, mut programs) = (KernelThreads::new(), 0);
     for entry in fs::read_dir("/proc").context("reading /proc")?.flatten() {
-        if !entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
-            continue;
-        }
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Ok(text) = fs::read_to_string(entry.path().join("stat")) else { continue };
         let Some(ticks) = ProcessTicks::find(&text) else { continue };
-        *(if ticks.kernel { &mut kernel } else { &mut programs }) += ticks.all();
+        if ticks.kernel {
+            kernel.insert(pid, ticks.all());
+        } else {
+            programs += ticks.all();
+        }
     }
     Ok((kernel, programs))
+}
+
+/// What those that are still there have used since.
+fn grown(earlier: &KernelThreads, now: &KernelThreads) -> u64 {
+    now.iter().map(|(pid, ticks)| ticks.saturating_sub(earlier.get(pid).copied().unwrap_or(0))).sum()
 }
 
 /// Resident memory of the processes in KiB.
@@ -236,6 +248,12 @@ mod tests {
         let expected = ProcessTicks { kernel: true, own: 12, ended_children: 0 };
         assert_eq!(ProcessTicks::find(kernel), Some(expected));
         assert_eq!(ProcessTicks::find("42 (a) S 1"), None);
+    }
+
+    #[test]
+    fn a_kernel_thread_that_ended_takes_nothing_back() {
+        let (earlier, now) = (KernelThreads::from([(14, 10), (20, 500)]), KernelThreads::from([(14, 13), (21, 2)]));
+        assert_eq!(grown(&earlier, &now), 3 + 2);
     }
 
     #[test]
