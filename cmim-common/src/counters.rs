@@ -67,6 +67,16 @@ counters! {
     splice_passed_bytes,
     /// Events that found no room in the ring. The daemon looks for itself now and then, so that they only delay.
     splice_events_lost,
+    /// Connections between the daemon and a server of this host that took the local lane.
+    local_connections,
+    /// Those of them that are closed again.
+    local_closed,
+    /// Messages that went straight from one of their ends to the other.
+    local_messages,
+    /// Their bytes.
+    local_bytes,
+    /// Messages on these connections that TCP carried.
+    local_passed,
 }
 
 const _: () = {

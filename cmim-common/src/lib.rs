@@ -21,6 +21,7 @@ pub mod counters;
 pub mod deny;
 pub mod guard;
 pub mod listener;
+pub mod local;
 pub mod names;
 pub mod packet;
 pub mod rate;

@@ -32,8 +32,15 @@ pub const LISTENING: &str = "CMIM_LISTENING";
 /// One [`crate::spread::Worker`] per worker.
 pub const WORKERS: &str = "CMIM_WORKERS";
 
+/// The sockhash of the local lane: both ends of each connection, by their sockets' cookies.
+pub const LOCAL: &str = "CMIM_LOCAL";
+/// The connections of the local lane: [`crate::connection::ConnectionKey`] to [`crate::local::Pair`].
+pub const PAIRS: &str = "CMIM_PAIRS";
+/// What the local lane keeps at each socket: [`crate::local::End`].
+pub const ENDS: &str = "CMIM_ENDS";
+
 /// Every map that is pinned, in the order in which they are listed.
-pub const MAPS: [&str; 13] = [
+pub const MAPS: [&str; 16] = [
     CONNECTIONS,
     LISTENERS,
     DENY_V4,
@@ -47,6 +54,9 @@ pub const MAPS: [&str; 13] = [
     STEERING,
     LISTENING,
     WORKERS,
+    LOCAL,
+    PAIRS,
+    ENDS,
 ];
 
 /// The name under which the steering program's attachment is pinned.
@@ -62,8 +72,14 @@ pub const STEER: &str = "cmim_steer";
 /// The sk_reuseport program.
 pub const SPREAD: &str = "cmim_spread";
 
+/// The sock_ops program of the local lane.
+pub const LOCAL_OPS: &str = "cmim_local_ops";
+/// The sk_msg program of the local lane.
+pub const LOCAL_MSG: &str = "cmim_local_msg";
+
 /// A constant of the object: 0 leaves the guard's SYN cookies out of the program.
 pub const HAS_COOKIES: &str = "CMIM_HAS_COOKIES";
+
 /// A constant of the object: a [`crate::splice::SocketLayout`].
 pub const SOCKET_LAYOUT: &str = "CMIM_SOCKET_LAYOUT";
 
@@ -75,4 +91,6 @@ const _: () = {
     assert!(VERDICT.len() <= OBJECT_NAME_MAX);
     assert!(STEER.len() <= OBJECT_NAME_MAX);
     assert!(SPREAD.len() <= OBJECT_NAME_MAX);
+    assert!(LOCAL_OPS.len() <= OBJECT_NAME_MAX);
+    assert!(LOCAL_MSG.len() <= OBJECT_NAME_MAX);
 };

@@ -41,9 +41,16 @@ pub struct Target {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SocketLayout {
+    /// `write_seq` of a `struct tcp_sock`.
     pub write_seq: u32,
+    /// `copied_seq` of a `struct tcp_sock`.
+    pub copied_seq: u32,
+    /// `sk_wmem_queued` of a `struct sock`.
     pub queued: u32,
+    /// `sk_sndbuf` of a `struct sock`.
     pub limit: u32,
+    /// `sk_rmem_alloc` of a `struct sock`, which begins its `sk_backlog`.
+    pub received: u32,
 }
 
 /// What the verdict tells the daemon: there is something to look at in the splice with this generation.
@@ -200,7 +207,7 @@ impl Connection {
 }
 
 const _: () = {
-    assert!(size_of::<SocketLayout>() == 3 * 4);
+    assert!(size_of::<SocketLayout>() == 5 * 4);
     assert!(size_of::<Event>() == 8);
     assert!(EVENTS_SIZE.is_power_of_two());
 };

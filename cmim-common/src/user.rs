@@ -4,6 +4,7 @@ use crate::connection::{Connection, ConnectionKey};
 use crate::counters::Counters;
 use crate::deny::Denial;
 use crate::listener::{Listener, ListenerKey};
+use crate::local::{End, Pair};
 use crate::rate::Bucket;
 use crate::settings::Settings;
 use crate::splice::SocketLayout;
@@ -28,5 +29,7 @@ plain_bytes!(
     Bucket,
     Settings,
     SocketLayout,
-    Worker
+    Worker,
+    End,
+    Pair
 );

@@ -13,6 +13,8 @@ mod atomic;
 mod cookie;
 mod frame;
 mod guard;
+mod layout;
+mod local;
 mod maps;
 mod spread;
 mod steer;

@@ -1,13 +1,14 @@
 //! All maps of the kernel part. Their key and value types are cmim-common's; nothing is declared twice.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash, SockMap};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash, SockMap};
 use aya_ebpf::macros::btf_map;
 use cmim_common::connection::{Connection, ConnectionKey, MAX_CONNECTIONS};
 use cmim_common::cookie::Scratch;
 use cmim_common::counters::Counters;
 use cmim_common::deny::{Denial, MAX_DENIED};
 use cmim_common::listener::{Listener, ListenerKey, MAX_LISTENERS};
+use cmim_common::local::{End, MAX_ENDS, Pair};
 use cmim_common::rate::{Bucket, MAX_SOURCES};
 use cmim_common::settings::Settings;
 use cmim_common::splice::{EVENTS_SIZE, Event};
@@ -61,6 +62,15 @@ pub(crate) static CMIM_LISTENING: SockMap<MAX_LISTENING> = SockMap::new();
 
 #[btf_map]
 pub(crate) static CMIM_WORKERS: Array<Worker, MAX_WORKERS, SHARED> = Array::new();
+
+#[btf_map]
+pub(crate) static CMIM_LOCAL: SockHash<u64, MAX_ENDS> = SockHash::new();
+
+#[btf_map]
+pub(crate) static CMIM_PAIRS: HashMap<ConnectionKey, Pair, { MAX_ENDS / 2 }, ON_DEMAND> = HashMap::new();
+
+#[btf_map]
+pub(crate) static CMIM_ENDS: SkStorage<End> = SkStorage::new();
 
 /// Memory that a stack of 512 bytes has no room for. Not pinned: it means nothing to anybody.
 #[btf_map]

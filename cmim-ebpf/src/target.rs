@@ -5,14 +5,10 @@ use core::ptr::NonNull;
 
 use aya_ebpf::helpers::{bpf_map_lookup_elem, bpf_probe_read_kernel, bpf_sk_release, bpf_skc_to_tcp_sock};
 use cmim_common::connection::ConnectionKey;
-use cmim_common::splice::{SocketLayout, Target};
+use cmim_common::splice::Target;
 
+use crate::layout::offset;
 use crate::maps::CMIM_TARGETS;
-
-/// Written by the daemon before the object is loaded. Zeros, where it knows no better, make nonsense of what is read;
-/// then it puts no socket into the maps either.
-#[unsafe(no_mangle)]
-static CMIM_SOCKET_LAYOUT: SocketLayout = SocketLayout { write_seq: 0, queued: 0, limit: 0 };
 
 /// The target's TCP as it is now; `None`: it is not in the sockhash, or is no TCP socket.
 #[inline(always)]
@@ -34,8 +30,7 @@ pub(crate) fn look(target: &ConnectionKey) -> Option<Target> {
 fn read(tcp: *const u8) -> Option<Target> {
     macro_rules! field {
         ($name:ident) => {{
-            // SAFETY: a constant of the object. Volatile: the daemon has written another value over it.
-            let offset = unsafe { (&raw const CMIM_SOCKET_LAYOUT.$name).read_volatile() };
+            let offset = offset!($name);
             // SAFETY: the helper checks the address itself, and the socket's reference is held.
             unsafe { bpf_probe_read_kernel(tcp.wrapping_add(offset as usize).cast::<u32>()) }.ok()?
         }};

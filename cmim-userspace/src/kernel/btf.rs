@@ -1,4 +1,4 @@
-//! Where the running kernel keeps the fields that the verdict reads of a TCP socket, found in its own description of
+//! Where the running kernel keeps the fields that the programs read of a TCP socket, found in its own description of
 //! its types (BTF, `Documentation/bpf/btf.rst`).
 //!
 //! Only as much of the format as that takes: names, and members of structures. Read in passing: the whole of it is
@@ -32,8 +32,18 @@ const KIND_ENUM64: u32 = 19;
 const COMMON: u64 = 12;
 const MEMBER: u64 = 12;
 
-/// A structure and its member, in the order of [`SocketLayout`]. `struct sock` is what `struct tcp_sock` begins with.
-const WANTED: [[&str; 2]; 3] = [["tcp_sock", "write_seq"], ["sock", "sk_wmem_queued"], ["sock", "sk_sndbuf"]];
+/// How many members are wanted.
+const COUNT: usize = 5;
+
+/// A structure and its member, in the order of [`SocketLayout`]. `struct sock` is what `struct tcp_sock` begins with, and
+/// `sk_rmem_alloc` what its `sk_backlog` begins with.
+const WANTED: [[&str; 2]; COUNT] = [
+    ["tcp_sock", "write_seq"],
+    ["tcp_sock", "copied_seq"],
+    ["sock", "sk_wmem_queued"],
+    ["sock", "sk_sndbuf"],
+    ["sock", "sk_backlog"],
+];
 
 /// Finds the layout of the running kernel's TCP sockets.
 ///
@@ -61,15 +71,16 @@ fn layout(mut btf: impl BufRead + Seek) -> io::Result<Option<SocketLayout>> {
     btf.seek(section(strings))?;
     let Some(names) = find_names((&mut btf).take(strings_length.into()))? else { return Ok(None) };
     btf.seek(section(types))?;
-    let [write_seq, queued, limit] = find_members(&mut btf, types_length.into(), &names)?;
-    let all = (write_seq, queued, limit);
-    let (Some(write_seq), Some(queued), Some(limit)) = all else { return Ok(None) };
-    Ok(Some(SocketLayout { write_seq, queued, limit }))
+    let found = find_members(&mut btf, types_length.into(), &names)?;
+    let [Some(write_seq), Some(copied_seq), Some(queued), Some(limit), Some(received)] = found else {
+        return Ok(None);
+    };
+    Ok(Some(SocketLayout { write_seq, copied_seq, queued, limit, received }))
 }
 
 /// What the wanted names are known by: their places among the strings.
-fn find_names(mut strings: impl BufRead) -> io::Result<Option<[[u32; 2]; 3]>> {
-    let mut names = [[None; 2]; 3];
+fn find_names(mut strings: impl BufRead) -> io::Result<Option<[[u32; 2]; COUNT]>> {
+    let mut names = [[None; 2]; COUNT];
     let (mut place, mut string) = (0, Vec::new());
     loop {
         string.clear();
@@ -84,13 +95,19 @@ fn find_names(mut strings: impl BufRead) -> io::Result<Option<[[u32; 2]; 3]>> {
         }
         place += length as u32;
     }
-    let [[Some(a), Some(b)], [Some(c), Some(d)], [Some(e), Some(f)]] = names else { return Ok(None) };
-    Ok(Some([[a, b], [c, d], [e, f]]))
+    if names.iter().flatten().any(Option::is_none) {
+        return Ok(None);
+    }
+    Ok(Some(names.map(|pair| pair.map(Option::unwrap_or_default))))
 }
 
 /// The wanted members' offsets, in bytes from their structures' beginnings.
-fn find_members(mut types: impl BufRead + Seek, length: u64, names: &[[u32; 2]; 3]) -> io::Result<[Option<u32>; 3]> {
-    let mut found = [None; 3];
+fn find_members(
+    mut types: impl BufRead + Seek,
+    length: u64,
+    names: &[[u32; 2]; COUNT],
+) -> io::Result<[Option<u32>; COUNT]> {
+    let mut found = [None; COUNT];
     let mut at = 0;
     while at < length {
         let [name, info, _size] = words(&mut types)?;
@@ -146,7 +163,7 @@ mod tests {
         super::layout(Cursor::new(btf))
     }
 
-    const STRINGS: &[u8] = b"\0int\0sock\0sk_sndbuf\0sk_wmem_queued\0tcp_sock\0write_seq\0";
+    const STRINGS: &[u8] = b"\0int\0sock\0sk_backlog\0sk_sndbuf\0sk_wmem_queued\0tcp_sock\0copied_seq\0write_seq\0";
 
     fn at(name: &str) -> u32 {
         let position = STRINGS.windows(name.len() + 2).position(|window| {
@@ -160,10 +177,10 @@ mod tests {
         let mut types: Vec<u32> = Vec::new();
         // An integer, then a structure that is larger than what is wanted of it, then one with a bit field's size.
         types.extend([at("int"), 1 << 24, 4, 32]);
-        types.extend([at("sock"), 4 << 24 | 3, 64]);
-        types.extend([at("int"), 1, 0, at("sk_sndbuf"), 1, 96, at("sk_wmem_queued"), 1, 128]);
-        types.extend([at("tcp_sock"), 1 << 31 | 4 << 24 | 1, 2_048]);
-        types.extend([at("write_seq"), 1, (32 << 24) | (8 * 1_500)]);
+        types.extend([at("sock"), 4 << 24 | 4, 64]);
+        types.extend([at("int"), 1, 0, at("sk_sndbuf"), 1, 96, at("sk_wmem_queued"), 1, 128, at("sk_backlog"), 1, 160]);
+        types.extend([at("tcp_sock"), 1 << 31 | 4 << 24 | 2, 2_048]);
+        types.extend([at("write_seq"), 1, (32 << 24) | (8 * 1_500), at("copied_seq"), 1, (32 << 24) | (8 * 1_504)]);
         let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();
         let lengths = [types.len(), STRINGS.len()].map(|length| u32::try_from(length).expect("small"));
         let mut btf = 0xeb9f_u16.to_ne_bytes().to_vec();
@@ -177,7 +194,10 @@ mod tests {
     #[test]
     fn the_fields_are_found_among_others() {
         let layout = layout(&described()).expect("whole");
-        assert_eq!(layout, Some(SocketLayout { write_seq: 1_500, queued: 16, limit: 12 }));
+        assert_eq!(
+            layout,
+            Some(SocketLayout { write_seq: 1_500, copied_seq: 1_504, queued: 16, limit: 12, received: 20 })
+        );
     }
 
     #[test]

@@ -13,14 +13,14 @@ use rustix::thread::{CapabilitySet, capabilities};
 use serde::Serialize;
 
 use super::loaded::read_sysctl;
-use super::{load, loaded, pin};
+use super::{load, loaded, local, pin};
 use crate::config::model::Kernel;
 
 /// One thing that the kernel part needs, and whether it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub name: String,
-    /// "object", "capability", "program", "map", "helper", "btf", "lane", "bpffs", "interface" or "sysctl".
+    /// "object", "capability", "program", "map", "helper", "btf", "lane", "bpffs", "cgroup", "interface" or "sysctl".
     pub kind: &'static str,
     pub ok: bool,
     /// What was found, and what it is for.
@@ -39,25 +39,30 @@ const PROGRAMS: [(&str, ProgramType, &str); 6] = [
     ("sk_reuseport", ProgramType::SkReuseport, "steering: the least busy worker"),
 ];
 
-const MAPS: [(&str, MapType, &str); 8] = [
+const MAPS: [(&str, MapType, &str); 9] = [
     ("array", MapType::Array, "CMIM_SETTINGS, CMIM_WORKERS"),
-    ("hash", MapType::Hash, "CMIM_CONNECTIONS, CMIM_LISTENERS"),
+    ("hash", MapType::Hash, "CMIM_CONNECTIONS, CMIM_LISTENERS, CMIM_PAIRS"),
     ("lru_hash", MapType::LruHash, "CMIM_SOURCES"),
     ("lpm_trie", MapType::LpmTrie, "CMIM_DENY_V4, CMIM_DENY_V6, CMIM_STEERING"),
     ("percpu_array", MapType::PerCpuArray, "CMIM_COUNTERS"),
-    ("sockhash", MapType::SockHash, "CMIM_SOCKETS"),
+    ("sockhash", MapType::SockHash, "CMIM_SOCKETS, CMIM_LOCAL"),
+    ("sk_storage", MapType::SkStorage, "CMIM_ENDS"),
     ("ringbuf", MapType::RingBuf, "the programs' log"),
     ("sockmap", MapType::SockMap, "CMIM_LISTENING"),
 ];
 
 const COOKIES: &str = "guard: SYN cookies under a flood";
 
-const HELPERS: [(&str, ProgramType, BpfHelper, &str); 15] = [
+const HELPERS: [(&str, ProgramType, BpfHelper, &str); 19] = [
     ("sk_redirect_hash", ProgramType::SkSkb, BpfHelper::BPF_FUNC_sk_redirect_hash, "sockmap lane"),
     ("skc_to_tcp_sock", ProgramType::SkSkb, BpfHelper::BPF_FUNC_skc_to_tcp_sock, "sockmap lane: its window"),
     ("probe_read_kernel", ProgramType::SkSkb, BpfHelper::BPF_FUNC_probe_read_kernel, "sockmap lane: its window"),
     ("msg_redirect_hash", ProgramType::SkMsg, BpfHelper::BPF_FUNC_msg_redirect_hash, "local lane"),
     ("sock_hash_update", ProgramType::SockOps, BpfHelper::BPF_FUNC_sock_hash_update, "local lane"),
+    ("sk_storage_get", ProgramType::SockOps, BpfHelper::BPF_FUNC_sk_storage_get, "local lane"),
+    ("get_netns_cookie", ProgramType::SockOps, BpfHelper::BPF_FUNC_get_netns_cookie, "local lane"),
+    ("sk_storage_get (sk_msg)", ProgramType::SkMsg, BpfHelper::BPF_FUNC_sk_storage_get, "local lane"),
+    ("probe_read_kernel (sk_msg)", ProgramType::SkMsg, BpfHelper::BPF_FUNC_probe_read_kernel, "local lane: its window"),
     ("sk_assign", ProgramType::SkLookup, BpfHelper::BPF_FUNC_sk_assign, "steering"),
     ("sk_select_reuseport", ProgramType::SkReuseport, BpfHelper::BPF_FUNC_sk_select_reuseport, "steering"),
     ("skc_lookup_tcp", ProgramType::Xdp, BpfHelper::BPF_FUNC_skc_lookup_tcp, COOKIES),
@@ -110,6 +115,7 @@ pub fn doctor(kernel: &Kernel) -> Vec<Finding> {
     findings.push(btf());
     findings.push(sockmap_lane(kernel, may_try));
     findings.push(bpffs(&kernel.pin_dir));
+    findings.push(cgroup());
     findings.extend(kernel.interfaces.iter().map(|name| interface(name)));
     findings.extend(SYSCTLS.map(|(name, least, purpose)| sysctl(name, least, purpose)));
     findings
@@ -163,7 +169,7 @@ fn tried(
 fn btf() -> Finding {
     let path = "/sys/kernel/btf/vmlinux";
     let ok = Path::new(path).is_file();
-    let detail = "the kernel's own types; the sockmap lane's window is read with them".to_owned();
+    let detail = "the kernel's own types; the windows of the sockmap and local lanes are read with them".to_owned();
     finding(path, "btf", ok, detail, "use a kernel built with CONFIG_DEBUG_INFO_BTF")
 }
 
@@ -188,6 +194,15 @@ fn bpffs(pin_dir: &Path) -> Finding {
     let detail = format!("{} {} on a BPF file system", pin_dir.display(), if ok { "is" } else { "is not" });
     let way_out = "run `mount -t bpf bpf /sys/fs/bpf`, or set kernel.pin_dir below a BPF file system";
     finding("kernel.pin_dir", "bpffs", ok, detail, way_out)
+}
+
+fn cgroup() -> Finding {
+    let root = local::cgroup_root();
+    let detail = root.as_ref().map_or_else(
+        || "no cgroup2 hierarchy is mounted (local lane)".to_owned(),
+        |root| format!("mounted at {} (local lane)", root.display()),
+    );
+    finding("cgroup2", "cgroup", root.is_some(), detail, "run `mount -t cgroup2 none /sys/fs/cgroup`")
 }
 
 fn interface(name: &str) -> Finding {

@@ -92,6 +92,10 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    #[error("there is no mounted cgroup2 hierarchy, which the local lane needs")]
+    NoCgroup,
+    #[error("the local lane failed its trial: {what}")]
+    LocalTrial { what: String },
     #[error("there is no kernel part running")]
     NotRunning,
     #[error("kernel.mode is \"required\", but {}", clauses(missing).join("; "))]
@@ -128,6 +132,10 @@ impl KernelError {
             Self::SelfTest { .. } => {
                 "bring the loopback interface up, or use a newer kernel; the other lanes carry what it would".to_owned()
             }
+            Self::NoCgroup => {
+                "run `mount -t cgroup2 none /sys/fs/cgroup`, or set kernel.local_bypass to \"off\"".to_owned()
+            }
+            Self::LocalTrial { .. } => "set kernel.local_bypass to \"off\"".to_owned(),
             Self::NotRunning => "`cmim status` says why".to_owned(),
             Self::Absent { .. } | Self::Log { .. } => {
                 "build binary and object together: `cargo xtask build`".to_owned()

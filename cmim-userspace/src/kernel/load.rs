@@ -41,12 +41,13 @@ pub fn lacking_capabilities() -> Vec<&'static str> {
 }
 
 /// Creates all maps and prepares the programs; none is in the kernel yet. `has_cookies`: whether this kernel has the
-/// helpers for the guard's SYN cookies; `layout`: where it keeps what the verdict reads of a socket.
+/// helpers for the guard's SYN cookies; `layout`: where it keeps what the verdict and the local lane's programs read of
+/// a socket.
 ///
 /// # Errors
 ///
 /// When the binary has no object, the process lacks the rights, or the kernel refuses a map.
-pub fn object(has_cookies: bool, layout: SocketLayout) -> Result<Ebpf, KernelError> {
+pub(super) fn object(has_cookies: bool, layout: SocketLayout) -> Result<Ebpf, KernelError> {
     let Some(object) = OBJECT else {
         return Err(KernelError::NotBuilt);
     };

@@ -17,6 +17,7 @@ use super::error::KernelError;
 use super::guard::Interfaces;
 use super::listening::{self, Listening, OpenSockets};
 use super::load;
+use super::local::Local;
 use super::log::KernelLog;
 use super::maps::Maps;
 use super::piece::{Piece, Without};
@@ -25,7 +26,7 @@ use super::self_test;
 use super::splice::Splicer;
 use super::steer::{self, Steering};
 use super::workers::Workers;
-use crate::config::model::{Kernel, ListenAddress, SpliceMode};
+use crate::config::model::{Kernel, ListenAddress, LocalBypass, SpliceMode};
 
 /// Dropped from top to bottom: programs leave before the maps that they use lose their names.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub(super) struct Loaded {
     /// The addresses whose sockets it is on.
     pub(super) spread_over: Vec<String>,
     pub(super) steering: Steering,
+    pub(super) local: Local,
     pub(super) workers: Workers,
     pub(super) pins: Option<PinDir>,
     sharing: Sharing,
@@ -64,7 +66,7 @@ pub(super) struct Object {
     /// Whether the guard was loaded without its answers to SYNs.
     lacks_cookies: bool,
     has_guard: bool,
-    /// Whether the verdict was told where the kernel's sockets keep what it counts by.
+    /// Whether the programs were told where the kernel's sockets keep what they count by.
     knows_sockets: bool,
 }
 
@@ -81,6 +83,10 @@ enum Sharing {
 /// Whether this host's listeners make SYN cookies: 0 never, 1 when their queue is full, 2 always.
 const SYNCOOKIES: &str = "net.ipv4.tcp_syncookies";
 
+const fn wants_sockmap(kernel: &Kernel) -> bool {
+    matches!(kernel.splice, SpliceMode::Auto | SpliceMode::Sockmap)
+}
+
 impl Loaded {
     /// Makes the maps and loads the guard, which takes the most of the time, and touches nothing that only one daemon can
     /// have. `None`: nothing is in the kernel, and `missing` says why.
@@ -88,8 +94,8 @@ impl Loaded {
         let cookies_wanted = kernel.syn_rate_per_listener > 0 && !kernel.interfaces.is_empty();
         let cookies =
             if cookies_wanted && load::lacking_capabilities().is_empty() { without.permit_cookies() } else { Ok(()) };
-        let wants_sockmap = matches!(kernel.splice, SpliceMode::Auto | SpliceMode::Sockmap);
-        let layout = wants_sockmap.then(|| without.permit(Piece::SocketTypes).and_then(|()| btf::socket_layout()));
+        let wants_layout = wants_sockmap(kernel) || kernel.local_bypass != LocalBypass::Off;
+        let layout = wants_layout.then(|| without.permit(Piece::SocketTypes).and_then(|()| btf::socket_layout()));
         let known = layout.as_ref().and_then(|layout| layout.as_ref().ok()).copied();
         let mut ebpf = keep(missing, load::object(cookies.is_ok(), known.unwrap_or_default()))?;
         let knows_sockets = layout.and_then(|layout| keep(missing, layout)).is_some();
@@ -115,6 +121,7 @@ impl Loaded {
         }
         let maps = keep(missing, Maps::take(&mut ebpf))?;
         let steering = keep(missing, Steering::take(&mut ebpf))?;
+        let local = keep(missing, Local::take(&mut ebpf))?;
         let shared = keep(missing, Workers::take(&mut ebpf))?;
         let log = keep(missing, KernelLog::take(&mut ebpf));
         let (splicer, events) = keep(missing, Splicer::take(&mut ebpf, kernel.splice_window))?;
@@ -125,6 +132,7 @@ impl Loaded {
             spread: false,
             spread_over: Vec::new(),
             steering,
+            local,
             workers: shared,
             pins,
             sharing: Sharing::Ours,
@@ -141,8 +149,11 @@ impl Loaded {
         keep(missing, loaded.set_limits(kernel));
         loaded.look_for_interfaces();
         loaded.load_programs(workers, without, missing);
-        if knows_sockets && loaded.verdict {
+        if knows_sockets && loaded.verdict && wants_sockmap(kernel) {
             loaded.sockmap = keep(missing, self_test::run(&loaded.splicer)).map(|()| loaded.splicer.clone());
+        }
+        if knows_sockets && kernel.local_bypass != LocalBypass::Off {
+            loaded.turn_local_on(kernel.local_bypass, without, missing);
         }
         loaded.set_listeners(listeners, without, missing);
         if let Some(pins) = &mut loaded.pins {
@@ -160,6 +171,16 @@ impl Loaded {
             self.spread = keep(missing, spread).is_some();
         } else if workers > MAX_WORKERS {
             tracing::info!("connections are spread over {workers} workers by hash: more than {MAX_WORKERS}");
+        }
+    }
+
+    /// Turns the local lane on. With `auto` the device is whole without it.
+    fn turn_local_on(&mut self, wanted: LocalBypass, without: Without<'_>, missing: &mut Vec<KernelError>) {
+        let permitted = without.permit(Piece::Local);
+        let on = permitted.and_then(|()| self.local.turn_on(&mut self.ebpf, &self.maps, wanted));
+        match on {
+            Err(error) if wanted == LocalBypass::Auto => tracing::info!("no local lane: {}", error.clause()),
+            on => drop(keep(missing, on)),
         }
     }
 

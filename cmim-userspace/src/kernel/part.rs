@@ -9,6 +9,7 @@ use super::bell::SpliceEvents;
 use super::error::{KernelError, clauses};
 use super::listening::{Listening, OpenSockets};
 use super::loaded::Loaded;
+use super::local::LocalLane;
 use super::log::KernelLog;
 use super::maps::Maps;
 use super::piece::{Piece, Without};
@@ -250,6 +251,22 @@ impl KernelPart {
     #[must_use]
     pub fn load_of(&self, worker: usize) -> WorkerLoad {
         self.loaded.as_ref().map_or_else(WorkerLoad::default, |loaded| loaded.workers.load_of(worker))
+    }
+
+    /// The local lane as workers use it; without effect where it is not on.
+    #[must_use]
+    pub fn local_lane(&self) -> LocalLane {
+        self.loaded.as_ref().map_or_else(LocalLane::default, |loaded| loaded.local.lane())
+    }
+
+    /// What the local lane carries and carried: the kernel counts it, as it does the work.
+    #[must_use]
+    pub fn local_figures(&self) -> message::Lane {
+        match self.counters() {
+            Ok(Some(counters)) => report::local(&counters),
+            // A map that cannot be read is in the log of whoever needs more of it.
+            Ok(None) | Err(_) => message::Lane::default(),
+        }
     }
 
     /// Guards interfaces that have appeared since the last look. Cheap enough for every second.

@@ -18,8 +18,10 @@ pub(super) enum Piece {
     Spread,
     /// The sk_skb program.
     Verdict,
-    /// The kernel's own description of its TCP sockets, which the verdict's window is read with.
+    /// The kernel's own description of its TCP sockets, which the verdict and the local lane read.
     SocketTypes,
+    /// The sock_ops and sk_msg programs.
+    Local,
 }
 
 /// What the guard calls to answer a SYN and to know a cookie again.
@@ -45,6 +47,7 @@ impl Piece {
             Self::Spread => "sk_reuseport programs",
             Self::Verdict => "sk_skb programs",
             Self::SocketTypes => "description of its TCP sockets in /sys/kernel/btf/vmlinux",
+            Self::Local => "sk_msg programs",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the kernel part tells of itself, for the listings.
 
 use cmim_common::connection::{ENDLESS, Lane, State};
+use cmim_common::counters::Counters;
 use cmim_common::names;
 
 use super::error::KernelError;
@@ -20,6 +21,10 @@ pub(super) fn programs(loaded: &Loaded) -> Vec<message::Program> {
     if loaded.verdict {
         programs.push(program(names::VERDICT, "sk_skb", vec![names::SOCKETS.to_owned()]));
     }
+    if let Some(cgroup) = loaded.local.cgroup() {
+        programs.push(program(names::LOCAL_OPS, "sock_ops", vec![cgroup.display().to_string()]));
+        programs.push(program(names::LOCAL_MSG, "sk_msg", vec![names::LOCAL.to_owned()]));
+    }
     if loaded.steering.is_attached() {
         let steered = loaded.listeners.iter().filter(|listener| listener.address.needs_steering());
         programs.push(program(names::STEER, "sk_lookup", steered.map(|it| it.address.to_string()).collect()));
@@ -28,6 +33,16 @@ pub(super) fn programs(loaded: &Loaded) -> Vec<message::Program> {
         programs.push(program(names::SPREAD, "sk_reuseport", loaded.spread_over.clone()));
     }
     programs
+}
+
+/// The local lane's figures: its connections, and the bytes that went past TCP.
+pub(super) const fn local(counters: &Counters) -> message::Lane {
+    message::Lane {
+        // Read one after the other while both grow.
+        active: counters.local_connections.saturating_sub(counters.local_closed),
+        splices_total: counters.local_connections,
+        bytes_total: counters.local_bytes,
+    }
 }
 
 fn program(name: &str, kind: &str, attached_to: Vec<String>) -> message::Program {

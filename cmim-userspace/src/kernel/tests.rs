@@ -6,6 +6,7 @@ mod flood;
 mod frames;
 mod guarding;
 pub(crate) mod host;
+mod local;
 mod pieces;
 mod splicing;
 mod steering;
@@ -43,7 +44,7 @@ pub(crate) fn settings(mode: KernelMode, pin_dir: PathBuf, interfaces: &[&str]) 
         splice: SpliceMode::Auto,
         splice_min: 65_536,
         splice_window: 1 << 20,
-        local_bypass: LocalBypass::Auto,
+        local_bypass: LocalBypass::Off,
         syn_rate_per_source: 0,
         syn_rate_per_listener: 0,
     }

@@ -6,18 +6,19 @@ use cmim_common::names;
 
 use super::host::{HERE_V4, INTERFACE, in_namespaces, set_sysctl};
 use super::{listening, settings};
-use crate::config::model::{Kernel, KernelMode};
+use crate::config::model::{Kernel, KernelMode, LocalBypass};
 use crate::kernel::Listening;
 use crate::kernel::part::start_without;
 use crate::kernel::piece::Piece;
 
-const ALL: [(Piece, &str); 6] = [
+const ALL: [(Piece, &str); 7] = [
     (Piece::Guard, names::GUARD),
     (Piece::Cookies, ""),
     (Piece::Steer, names::STEER),
     (Piece::Spread, names::SPREAD),
     (Piece::Verdict, names::VERDICT),
     (Piece::SocketTypes, ""),
+    (Piece::Local, names::LOCAL_OPS),
 ];
 
 #[test]
@@ -35,6 +36,7 @@ fn each_piece_can_be_missing_and_the_others_run() {
         for (piece, name) in ALL {
             let kernel = Kernel {
                 syn_rate_per_listener: 1_000,
+                local_bypass: LocalBypass::On,
                 ..settings(KernelMode::Auto, host.bpffs().join("cmim"), &[INTERFACE])
             };
             let both = [one.clone(), many.clone()];
@@ -47,10 +49,13 @@ fn each_piece_can_be_missing_and_the_others_run() {
             assert_eq!(report.missing.len(), 1, "{:?}", report.missing);
             assert!(report.missing[0].contains(&format!("no {}", piece.what())), "{:?}", report.missing);
             let running: Vec<_> = report.programs.iter().map(|program| program.name.as_str()).collect();
-            let expected: Vec<_> = [names::GUARD, names::VERDICT, names::STEER, names::SPREAD]
-                .into_iter()
-                .filter(|it| *it != name)
-                .collect();
+            let both_of_local = [names::LOCAL_OPS, names::LOCAL_MSG];
+            let is_there = |it: &&str| *it != name && !(piece == Piece::Local && both_of_local.contains(it));
+            let expected: Vec<_> =
+                [names::GUARD, names::VERDICT, names::LOCAL_OPS, names::LOCAL_MSG, names::STEER, names::SPREAD]
+                    .into_iter()
+                    .filter(is_there)
+                    .collect();
             assert_eq!(running, expected, "without {piece:?}");
             assert_eq!(part.splicer().is_none(), matches!(piece, Piece::Verdict | Piece::SocketTypes), "{piece:?}");
             host.in_peer(|| TcpStream::connect(address)).unwrap_or_else(|error| panic!("without {piece:?}: {error}"));
