@@ -20,7 +20,8 @@ use super::upstream::{Lease, Place};
 use crate::config::model::{Balance, HashOn, RequestBuffering, SendProxyProtocol};
 use crate::h1::{Forwarding, Known, Limits, ReplyHead, ReplyParser, Version, encode};
 use crate::job::State;
-use crate::net::{self, proxy_protocol};
+use crate::lane::local;
+use crate::net::{self, Stream, proxy_protocol};
 use crate::upstream::{Ask, Idle, ServerId};
 
 /// Interim replies that one request may get; a server that sends more is not going to answer.
@@ -142,7 +143,10 @@ async fn attempt(
         site.counters.stacked_distributed.add(1);
     }
     let missed = |failure, reused| Missed { failure, server: Some(server), reused };
-    let mut connection = connection(site, link, job, lease, idle).await.map_err(|failure| missed(failure, false))?;
+    let on_lane = job.head.upgrade.is_none() && gathered.most() <= u64::from(local::LONGEST_CONTENT);
+    let place = (lease, idle);
+    let mut connection = connection(site, link, job, place, on_lane).await.map_err(|failure| missed(failure, false))?;
+    connection.has_content = gathered.most() > 0;
     let connected = if connection.reused { got_place } else { Instant::now() };
     job.trail.queue_wait = Some(got_place - asked);
     job.trail.connect = (!connection.reused).then(|| connected - got_place);
@@ -176,18 +180,20 @@ async fn attempt(
     }
 }
 
-/// A connection for a place: the idle one that came with it if it is still good, else a new one.
+/// A connection for a place: the idle one that came with it if it is still good, else a new one. `on_lane`: the request
+/// may take the local lane.
 async fn connection(
     site: &Site,
     link: &Link,
     job: &Job,
-    lease: Lease,
-    idle: Option<Idle<ServerSocket>>,
+    (lease, idle): (Lease, Option<Idle<ServerSocket>>),
+    on_lane: bool,
 ) -> Result<ServerConnection, Failure> {
     if let Some(idle) = idle {
         let socket = if idle.worker == site.worker { Ok(idle.connection) } else { idle.connection.moved_here() };
         // A request that cannot be sent twice is worth a system call that sees a close of this very moment.
         if let Ok(socket) = socket
+            && (on_lane || !matches!(socket.stream, Stream::Local(_)))
             && (job.head.method.is_idempotent() || socket.stream.is_silent())
         {
             site.counters.server_reused.add(1);
@@ -195,7 +201,14 @@ async fn connection(
         }
     }
     let endpoint = job.upstream.endpoint(lease.server());
-    match net::connect(&endpoint.address, site.config.timeouts.server_connect).await {
+    let timeout = site.config.timeouts.server_connect;
+    // The PROXY header makes it one client's only.
+    let connected = if on_lane && job.upstream.model.shares_connections() {
+        local::connect(&site.local, &endpoint.address, timeout).await
+    } else {
+        net::connect(&endpoint.address, timeout).await
+    };
+    match connected {
         Ok(stream) => {
             let socket = ServerSocket::new(stream, Arc::clone(&site.counters));
             let mut connection = ServerConnection::new(socket, lease, false);

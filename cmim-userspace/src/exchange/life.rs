@@ -188,7 +188,7 @@ async fn carry(site: &Site, link: &Link, first: End<'_>, second: End<'_>) -> (Ca
         }
         link.lend(false);
     }
-    let piped = lane == Lane::Pipe;
+    let piped = lane == Lane::Pipe && first.stream.can_be_piped() && second.stream.can_be_piped();
     let carrying = Carrying::begin(if piped { &lanes.pipe } else { &lanes.copy });
     let pipes = piped.then_some(&*site.pipes);
     let (carried, result) = userspace::carry(first, second, &site.buffers, pipes).await;

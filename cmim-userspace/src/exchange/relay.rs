@@ -101,7 +101,12 @@ impl<'a> Relay<'a> {
         let upstream = &job.upstream.model;
         let content = Content::of_reply(head.content);
         let lane = match content.left() {
-            Some(bytes) if site.lanes.choose(Load::Content(bytes), false) == Lane::Pipe => Lane::Pipe,
+            Some(bytes)
+                if connection.stream().can_be_piped()
+                    && site.lanes.choose(Load::Content(bytes), false) == Lane::Pipe =>
+            {
+                Lane::Pipe
+            }
             _ => Lane::Copy,
         };
         let lanes = &site.counters.lanes;

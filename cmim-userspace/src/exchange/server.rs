@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use super::site::Site;
 use super::upstream::Lease;
 use crate::buffer::ReadSize;
+use crate::lane::local;
 use crate::net::Stream;
 use crate::observe::counters::Counters;
 
@@ -17,6 +18,9 @@ use crate::observe::counters::Counters;
 pub struct ServerSocket {
     pub stream: Stream,
     open: OpenCount,
+    /// Bytes and replies that it brought.
+    read: u64,
+    replies: u64,
 }
 
 /// Counts one open server connection until it is dropped.
@@ -33,12 +37,22 @@ impl ServerSocket {
     pub fn new(stream: Stream, counters: Arc<Counters>) -> Self {
         counters.server_opened.add(1);
         counters.server_open.inc();
-        Self { stream, open: OpenCount(counters) }
+        Self { stream, open: OpenCount(counters), read: 0, replies: 0 }
+    }
+
+    /// A reply is whole, and the connection can take another request.
+    fn replied(mut self, site: &Site, had_content: bool) -> Self {
+        self.replies += 1;
+        if matches!(self.stream, Stream::Local(_)) && !had_content && local::is_bulk(self.read, self.replies) {
+            self.stream = local::leave(&site.local, self.stream);
+        }
+        self
     }
 
     /// Moves the connection from another worker's event loop to the caller's.
     pub fn moved_here(self) -> io::Result<Self> {
-        Ok(Self { stream: self.stream.moved_here()?, open: self.open })
+        let Self { stream, open, read, replies } = self;
+        Ok(Self { stream: stream.moved_here()?, open, read, replies })
     }
 }
 
@@ -52,11 +66,13 @@ pub(super) struct ServerConnection {
     lease: Lease,
     /// It came out of the pool: the server may have closed it already.
     pub(super) reused: bool,
+    /// The request has content, which the server may leave unread.
+    pub(super) has_content: bool,
 }
 
 impl ServerConnection {
     pub(super) fn new(socket: ServerSocket, lease: Lease, reused: bool) -> Self {
-        Self { socket, buffer: BytesMut::new(), size: ReadSize::Head, lease, reused }
+        Self { socket, buffer: BytesMut::new(), size: ReadSize::Head, lease, reused, has_content: false }
     }
 
     pub(super) fn stream(&self) -> &Stream {
@@ -72,9 +88,12 @@ impl ServerConnection {
         site.buffers.make_room(&mut self.buffer, self.size);
         let room = self.buffer.capacity() - self.buffer.len();
         let polled = self.socket.stream.poll_read(cx, &mut self.buffer);
-        if matches!(polled, Poll::Ready(Ok(count)) if count == room) {
-            // There is more behind it.
-            self.size = ReadSize::Bulk;
+        if let Poll::Ready(Ok(count)) = polled {
+            self.socket.read += count as u64;
+            if count == room {
+                // There is more behind it.
+                self.size = ReadSize::Bulk;
+            }
         }
         polled
     }
@@ -88,7 +107,7 @@ impl ServerConnection {
     /// their way to the client.
     pub(super) fn finish(self, site: &Site, persistent: bool) -> BytesMut {
         if persistent && self.buffer.is_empty() {
-            self.lease.reusable(site, self.socket);
+            self.lease.reusable(site, self.socket.replied(site, self.has_content));
         } else {
             self.lease.answered();
         }

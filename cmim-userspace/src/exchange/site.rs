@@ -11,6 +11,7 @@ use super::upstream::SharedUpstream;
 use crate::buffer::{BufferPool, Store};
 use crate::config::model::{Config, ListenAddress, Listener, UpstreamIndex};
 use crate::lane::Rules;
+use crate::lane::local::LocalLane;
 use crate::lane::pipe::PipePool;
 use crate::lane::sockmap::Splicer;
 use crate::observe::access_log::LogWriter;
@@ -32,6 +33,8 @@ pub struct Site {
     pub splicer: Option<Splicer>,
     pub store: Arc<Store>,
     pub log: LogWriter,
+    /// The way to servers on this host.
+    pub local: LocalLane,
     /// Told when one of this worker's idle server connections turns readable.
     pub idle_watch: Waker,
     pub drain: Drain,

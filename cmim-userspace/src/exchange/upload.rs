@@ -68,6 +68,11 @@ impl Gathered {
         self.held.as_ref().map_or(0, |held| held.total())
     }
 
+    /// The most bytes that the content can have.
+    pub(super) fn most(&self) -> u64 {
+        if self.is_whole() { self.len() } else { u64::MAX }
+    }
+
     /// How the content is announced to the server: with a length wherever one is known.
     pub(super) fn delimit(&self, job: &Job) -> RequestDelimit {
         if job.head.content != RequestContent::Chunked || !self.is_whole() {

@@ -2,6 +2,7 @@
 
 pub mod choose;
 mod direction;
+pub mod local;
 mod phase;
 pub mod pipe;
 pub mod sockmap;

@@ -9,7 +9,7 @@ pub mod proxy_protocol;
 mod stream;
 mod tcp;
 
-pub use connect::connect;
+pub use connect::{connect, connect_marked};
 pub use handover::{Channel, Inherited, MOST_SOCKETS};
 pub use listen::{Bound, ListenError, bind, inherited};
 pub use stream::Stream;

@@ -21,6 +21,9 @@ const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 #[derive(Debug)]
 pub enum Stream {
     Tcp(Tcp),
+    /// TCP on the local lane: bytes come by TCP and past it, and each way has a queue of its own in the kernel. So a
+    /// short read does not say that there is no more, and splice(2) and tcp(7)'s SIOCINQ know of one queue only.
+    Local(Tcp),
     Unix(UnixStream),
 }
 
@@ -42,7 +45,7 @@ impl Stream {
     pub fn watch_ends(&self) -> io::Result<bool> {
         match self {
             Self::Tcp(stream) => stream.watch_ends(),
-            Self::Unix(_) => Ok(false),
+            Self::Local(_) | Self::Unix(_) => Ok(false),
         }
     }
 
@@ -54,7 +57,7 @@ impl Stream {
     pub fn watch_whole(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.watch_whole(),
-            Self::Unix(_) => Ok(()),
+            Self::Local(_) | Self::Unix(_) => Ok(()),
         }
     }
 
@@ -63,7 +66,7 @@ impl Stream {
     pub fn poll_stir(&self, cx: &mut Context<'_>) -> Stir {
         match self {
             Self::Tcp(stream) => stream.poll_stir(cx),
-            Self::Unix(_) => Stir::Open,
+            Self::Local(_) | Self::Unix(_) => Stir::Open,
         }
     }
 
@@ -92,7 +95,7 @@ impl Stream {
             match self.try_read_buf(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(count) => {
-                    if count > 0 && count < room {
+                    if count > 0 && count < room && !matches!(self, Self::Local(_)) {
                         self.drained(Interest::READABLE);
                     }
                     return Poll::Ready(Ok(count));
@@ -148,6 +151,11 @@ impl Stream {
                 other => return Poll::Ready(other),
             }
         }
+    }
+
+    /// Whether splice(2) can take all that comes.
+    pub fn can_be_piped(&self) -> bool {
+        !matches!(self, Self::Local(_))
     }
 
     /// Moves up to `most` bytes that have come into `pipe`, without a copy; `Ok(0)`: the peer has ended its side. Where
@@ -221,7 +229,7 @@ impl Stream {
     /// Returns once the connection is broken, as a reset breaks it.
     pub async fn broken(&self) {
         match self {
-            Self::Tcp(stream) => stream.broken().await,
+            Self::Tcp(stream) | Self::Local(stream) => stream.broken().await,
             Self::Unix(stream) => {
                 // An error here says the same.
                 let _: io::Result<tokio::io::Ready> = stream.ready(Interest::ERROR).await;
@@ -253,6 +261,7 @@ impl Stream {
     pub fn moved_here(self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(stream) => Self::Tcp(stream.moved_here()?),
+            Self::Local(stream) => Self::Local(stream.moved_here()?),
             Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
         })
     }
@@ -264,7 +273,7 @@ impl Stream {
 
     /// Makes the coming close a reset, so that the peer cannot take what it got for the whole.
     pub fn reset_on_close(&self) {
-        if let Self::Tcp(stream) = self {
+        if let Self::Tcp(stream) | Self::Local(stream) = self {
             // A socket that refuses the option closes orderly, which the content's missing end shows as well.
             let _: io::Result<()> = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
         }
@@ -272,35 +281,35 @@ impl Stream {
 
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Tcp(stream) | Self::Local(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
         }
     }
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Tcp(stream) | Self::Local(stream) => stream.poll_write_ready(cx),
             Self::Unix(stream) => stream.poll_write_ready(cx),
         }
     }
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Tcp(stream) | Self::Local(stream) => stream.try_read(buffer),
             Self::Unix(stream) => stream.try_read(buffer),
         }
     }
 
     fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_read_buf(buffer),
+            Self::Tcp(stream) | Self::Local(stream) => stream.try_read_buf(buffer),
             Self::Unix(stream) => stream.try_read_buf(buffer),
         }
     }
 
     fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_write_vectored(slices),
+            Self::Tcp(stream) | Self::Local(stream) => stream.try_write_vectored(slices),
             Self::Unix(stream) => stream.try_write_vectored(slices),
         }
     }
@@ -314,7 +323,7 @@ impl Stream {
 
     fn try_io<T>(&self, interest: Interest, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match self {
-            Self::Tcp(stream) => stream.try_io(interest, call),
+            Self::Tcp(stream) | Self::Local(stream) => stream.try_io(interest, call),
             Self::Unix(stream) => stream.try_io(interest, call),
         }
     }
@@ -323,7 +332,7 @@ impl Stream {
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(stream) => stream.as_fd(),
+            Self::Tcp(stream) | Self::Local(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
         }
     }

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::future::pending;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll};
 
@@ -163,6 +164,13 @@ impl Tcp {
             return;
         }
         pending().await
+    }
+
+    /// Its own address and its peer's.
+    pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        let socket = socket2::SockRef::from(self);
+        let ip = |address: socket2::SockAddr| address.as_socket().ok_or(io::ErrorKind::Unsupported);
+        Ok((ip(socket.local_addr()?)?, ip(socket.peer_addr()?)?))
     }
 
     /// Moves the socket, which another worker watched, to the event loop of the caller.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use cmim_common::local::LONGEST_HEAD;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -14,11 +15,11 @@ use super::device::{Daemon, Live};
 use super::doorways::Fresh;
 use super::event_loop::{Sockets, Turn};
 use super::health;
-use crate::config::model::Upstream;
+use crate::config::model::{ServerAddress, Upstream};
 use crate::config::{self, Config, ConfigErrors};
 use crate::control::message::Reloaded;
 use crate::exchange::upstream::SharedUpstream;
-use crate::kernel::KernelError;
+use crate::kernel::{KernelError, LocalLane};
 use crate::net::{Inherited, ListenError};
 use crate::observe::access_log::{AccessLog, AccessLogError, LogWriter};
 use crate::upstream::Settings;
@@ -58,6 +59,20 @@ pub(super) struct Changer {
     /// Logs of earlier configurations that requests under way may still write to.
     earlier_logs: Vec<AccessLog>,
     probes: Vec<AbortHandle>,
+}
+
+/// Has the local lane lead to the servers of this configuration that are on this host.
+pub(super) fn lead_to_servers(lane: &LocalLane, config: &Config) {
+    if config.limits.request_head > LONGEST_HEAD as usize {
+        tracing::info!("no local lane: limits.request_head is over {LONGEST_HEAD} bytes");
+        lane.set_servers([]);
+        return;
+    }
+    let servers = config.upstreams.iter().flat_map(|upstream| &upstream.servers);
+    lane.set_servers(servers.filter_map(|server| match &server.address {
+        ServerAddress::Tcp(address) => Some(*address),
+        ServerAddress::Unix(_) => None,
+    }));
 }
 
 impl Changer {
@@ -128,6 +143,7 @@ impl Changer {
         if let Err(error) = kernel.set_limits(&config.kernel) {
             incomplete.push(error.clause());
         }
+        lead_to_servers(&kernel.local_lane(), config);
         if old.config.kernel.interfaces != config.kernel.interfaces {
             kernel.set_interfaces(&config.kernel.interfaces);
         }

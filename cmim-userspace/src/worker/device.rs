@@ -92,6 +92,7 @@ impl Device for Daemon {
             ..Status::default()
         };
         self.totals().fill(&mut status);
+        status.lanes.local = self.kernel.lock().local_figures();
         status.server_connections.idle = servers.iter().map(|server| server.idle).sum();
         status.buffers = self.buffers();
         status.servers = servers;

@@ -17,7 +17,7 @@ use super::device::Live;
 use crate::buffer::{BufferPool, Store};
 use crate::config::model::ListenAddress;
 use crate::exchange::{Current, Drain, Site};
-use crate::kernel::{Splicer, WorkerLoad};
+use crate::kernel::{LocalLane, Splicer, WorkerLoad};
 use crate::lane::Rules;
 use crate::lane::pipe::PipePool;
 use crate::observe::access_log::LogWriter;
@@ -57,6 +57,8 @@ pub(super) struct Crew {
     pub turns: mpsc::UnboundedReceiver<Turn>,
     /// Where the sockmap lane is to be had.
     pub splicer: Option<Splicer>,
+    /// The way to servers on this host.
+    pub local: LocalLane,
     pub phase: watch::Receiver<Phase>,
 }
 
@@ -88,7 +90,7 @@ pub(super) fn start(crew: Crew) -> io::Result<JoinHandle<()>> {
 
 async fn live(crew: Crew) {
     let idle_watch = Arc::new(IdleWatch::default());
-    let Crew { worker, counters, store, roll, admission, load, first, mut turns, splicer, mut phase } = crew;
+    let Crew { worker, counters, store, roll, admission, load, first, mut turns, splicer, local, mut phase } = crew;
     let ground = Ground {
         worker,
         counters,
@@ -97,6 +99,7 @@ async fn live(crew: Crew) {
         // A later configuration's window is for the sockmap lane only: pipes are made as large as this one says.
         pipes: Rc::new(PipePool::new(first.live.config.kernel.splice_window)),
         splicer,
+        local,
         idle_watch: Arc::clone(&idle_watch),
     };
     let here = Rc::new(OpenHere::new(load.clone()));
@@ -144,6 +147,7 @@ struct Ground {
     buffers: Rc<BufferPool>,
     pipes: Rc<PipePool>,
     splicer: Option<Splicer>,
+    local: LocalLane,
     idle_watch: Arc<IdleWatch>,
 }
 
@@ -160,6 +164,7 @@ impl Ground {
             pipes: Rc::clone(&self.pipes),
             lanes,
             splicer: self.splicer.clone(),
+            local: self.local.clone(),
             store: Arc::clone(&self.store),
             log,
             idle_watch: Waker::from(Arc::clone(&self.idle_watch)),

@@ -170,6 +170,8 @@ impl Prepared {
         signals: Signals,
     ) -> Result<(), RunError> {
         let Self { config, doorways, sockets, control, admin, log, store, kernel, gave_up_root } = self;
+        let lane = kernel.local_lane();
+        changer::lead_to_servers(&lane, &config);
         let admission = Admission::new(&config.limits);
         let (turns, followed): (Vec<_>, Vec<_>) = sockets.iter().map(|_| mpsc::unbounded_channel()).unzip();
         let workers = config.daemon.workers;
@@ -209,6 +211,7 @@ impl Prepared {
                 first: Turn { live: device.live(), log, sockets, done },
                 turns,
                 splicer: splicer.clone(),
+                local: lane.clone(),
                 phase: follow.clone(),
             })?);
         }

@@ -26,6 +26,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("client", &["exchange", "stack", "job", "reply", "h1", "buffer", "net", "observe", "config::model"]),
     // From stack only the number of a request in its client's order.
     ("exchange", &["lane", "upstream", "buffer", "h1", "reply", "job", "net", "observe", "stack", "config::model"]),
+    // From the model only servers' addresses.
     ("lane", &["kernel", "net", "buffer", "config::model"]),
     // Knows no HTTP; fills in its own part of the status.
     ("kernel", &["config::model", "control::message"]),

@@ -1,0 +1,104 @@
+//! `kernel.local_bypass`: requests to servers on this host go from socket to socket, past TCP, and nothing else changes.
+
+use cmim_tests::client::request;
+use cmim_tests::origin::Nginx;
+use cmim_tests::{Client, Device, Setup, skip};
+
+const EXTRA: &str = "client_max_body_size 0; location /put/ { dav_methods PUT; create_full_put_path on; }";
+
+/// `None`: this host cannot run the test, which is said.
+fn start(test: &str) -> Option<(Nginx, Device)> {
+    if skip::without_root(test) || skip::without_tools(test, &["nginx"]) {
+        return None;
+    }
+    let nginx = Nginx::start(EXTRA);
+    let device = Setup::before(&[nginx.address()]).kernel("auto", "local_bypass = \"on\"").start();
+    let kernel = &device.status()["kernel"];
+    let on = kernel["programs"].as_array().into_iter().flatten().any(|program| program["name"] == "cmim_local_msg");
+    if !on {
+        skip::skipped(test, &format!("no local lane here: {}", kernel["missing"]));
+        return None;
+    }
+    Some((nginx, device))
+}
+
+fn content(seed: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at.wrapping_mul(31) ^ seed ^ (at >> 8)).to_le_bytes()[0]).collect()
+}
+
+#[track_caller]
+fn assert_gets(client: &mut Client, target: &str, expected: &[u8]) {
+    let reply = client.get(target);
+    assert_eq!(reply.status(), 200, "{target}");
+    reply.assert_whole(expected);
+}
+
+fn handed_over(device: &Device) -> u64 {
+    device.figure("/lanes/local/bytes_total")
+}
+
+#[test]
+fn a_thousand_small_replies_take_the_lane_byte_for_byte() {
+    let Some((nginx, device)) = start("a_thousand_small_replies_take_the_lane_byte_for_byte") else { return };
+    let files: Vec<(String, Vec<u8>)> =
+        (0..10).map(|seed| (format!("small{seed}.bin"), content(seed, 1 + seed * 900))).collect();
+    for (name, bytes) in &files {
+        nginx.put(name, bytes);
+    }
+    let before = handed_over(&device);
+    let mut client = device.client();
+    let mut sum = 0;
+    for (name, bytes) in files.iter().cycle().take(1_000) {
+        assert_gets(&mut client, &format!("/{name}"), bytes);
+        sum += bytes.len() as u64;
+    }
+    assert!(handed_over(&device) - before > sum, "contents, heads and requests: {} of {sum}", handed_over(&device));
+    assert_eq!(device.figure("/server_connections/opened_total"), 1);
+    assert_eq!(device.figure("/lanes/local/active"), 1);
+}
+
+#[test]
+fn uploads_and_replies_of_all_sizes_pass_side_by_side() {
+    let Some((nginx, device)) = start("uploads_and_replies_of_all_sizes_pass_side_by_side") else { return };
+    for (seed, length) in [1, 65_536, 70_000, 1_500_000].into_iter().enumerate() {
+        nginx.put(&format!("{length}.bin"), &content(seed, length));
+    }
+    std::thread::scope(|scope| {
+        for task in 0..4 {
+            let device = &device;
+            scope.spawn(move || {
+                let mut client = device.client();
+                for round in 0..12 {
+                    for (seed, length) in [1, 65_536, 70_000, 1_500_000].into_iter().enumerate() {
+                        assert_gets(&mut client, &format!("/{length}.bin"), &content(seed, length));
+                    }
+                    let upload = content(task * 100 + round, [10, 3_000, 100_000, 2_000_000][round % 4]);
+                    let target = format!("/put/{task}/{round}.bin");
+                    client.send(request("PUT", &target, "", &upload));
+                    assert_eq!(client.reply_to("PUT").status(), 201, "{target}");
+                    assert_gets(&mut client, &target, &upload);
+                }
+            });
+        }
+    });
+    assert!(handed_over(&device) > 0);
+}
+
+#[test]
+fn a_connection_of_large_replies_leaves_the_lane() {
+    let Some((nginx, device)) = start("a_connection_of_large_replies_leaves_the_lane") else { return };
+    let (small, large) = (content(1, 500), content(2, 3_000_000));
+    nginx.put("small.bin", &small);
+    nginx.put("large.bin", &large);
+    let mut client = device.client();
+    assert_gets(&mut client, "/small.bin", &small);
+    assert!(handed_over(&device) > 500);
+    assert_gets(&mut client, "/large.bin", &large);
+    let before = handed_over(&device);
+    for _ in 0..20 {
+        assert_gets(&mut client, "/small.bin", &small);
+        assert_gets(&mut client, "/large.bin", &large);
+    }
+    assert_eq!(handed_over(&device), before, "all of it by TCP");
+    assert_eq!(device.figure("/server_connections/opened_total"), 1, "on the same connection");
+}
