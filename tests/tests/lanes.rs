@@ -87,6 +87,7 @@ fn contents_of_all_sizes(lane: (&str, &str)) {
             client.wire().finish_sending().expect("half-closing");
         }
         let head = client.head("GET");
+        assert_eq!(head.status, 200, "{head:?}");
         if dice.u8(..) < 20 {
             let some = dice.u64(..pattern.length / 2);
             let mut check = pattern.check();
@@ -103,7 +104,9 @@ fn contents_of_all_sizes(lane: (&str, &str)) {
         }
     }
     assert!(server.opened() <= left + 1, "{} server connections, {left} clients left", server.opened());
-    assert_eq!(server.faults(), Vec::<String>::new());
+    // Whoever leaves in the middle is followed by a reset at the server.
+    let faults: Vec<String> = server.faults().into_iter().filter(|fault| !fault.ends_with("was reset")).collect();
+    assert_eq!(faults, Vec::<String>::new());
     let at_rest = device.wait_until_at_rest(PATIENCE);
     let status = device.status();
     let used = &status["lanes"][lane.1];

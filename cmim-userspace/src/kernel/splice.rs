@@ -205,7 +205,7 @@ struct Installed {
 impl Splice<'_> {
     /// Lets the kernel carry one direction from now on, to the end of `content` bytes, or for good. Everything that came
     /// from the source before must be written to the target, and the source's receive queue must have been empty: what
-    /// came since is carried once the source is read from, or with the next burst.
+    /// came since is carried at once.
     ///
     /// # Errors
     ///
@@ -219,6 +219,7 @@ impl Splice<'_> {
                 taken.store(0, Ordering::Release);
             }
             self.workshop.maps.lock().put(source, target, entry)?;
+            tcp::stir(source.socket);
             Ok(Installed { slot, written_before, taken: 0 })
         });
         match installed {

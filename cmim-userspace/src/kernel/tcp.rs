@@ -61,6 +61,18 @@ pub(super) fn settle(socket: BorrowedFd<'_>) {
     let _: io::Result<u64> = bytes_acknowledged(socket);
 }
 
+/// Has the verdict look at what is in the receive queue already: setting the low-water mark tells the socket's watcher of
+/// it (`tcp_set_rcvlowat`). Reading would do so too, and then set the queue's position back to where it was before
+/// (`tcp_bpf_recvmsg_parser` keeps `copied_seq` over that): nothing could be read off the socket afterwards.
+#[expect(unsafe_code, reason = "rustix has not this option")]
+pub(super) fn stir(socket: BorrowedFd<'_>) {
+    let least: libc::c_int = 1;
+    let (value, length) = ((&raw const least).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the kernel reads one int. One byte is what every socket has as its mark; where it is refused, the next
+    // burst does the same.
+    unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, length) };
+}
+
 fn bytes_acknowledged(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let info: TcpInfo = option(socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
     Ok(info.bytes_acked)

@@ -44,6 +44,19 @@ impl Drop for EndsWatched<'_> {
     }
 }
 
+/// Resets a stream's connection when it is closed, unless all that it brings was carried. What the kernel has of it
+/// counts as read, so that a plain close would tell its peer nothing until that asks (tcp_close(), zero window probes).
+#[derive(Debug)]
+struct ResetUnlessWhole<'a>(Option<&'a Stream>);
+
+impl Drop for ResetUnlessWhole<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0 {
+            stream.reset_on_close();
+        }
+    }
+}
+
 impl<'a> Tunnel<'a> {
     /// Takes two streams over from the event loop. Whoever waits for one of them to break or to turn readable has to stop
     /// that when he is next polled.
@@ -98,6 +111,7 @@ pub struct Content<'a> {
     direction: Direction<'a>,
     from: &'a Stream,
     watch: EndsWatched<'a>,
+    reset: ResetUnlessWhole<'a>,
 }
 
 /// What is left when a content was carried to its last byte.
@@ -125,7 +139,8 @@ impl<'a> Content<'a> {
             Ok(splice) if matches!(from.stream.watch_ends(), Ok(true)) => {
                 let content = direction::Content::new(length, least);
                 let direction = Direction::new(from.stream, to, Way::Forth, from.read, Some(content));
-                Ok(Self { splice, direction, from: from.stream, watch: EndsWatched(from.stream) })
+                let (watch, reset) = (EndsWatched(from.stream), ResetUnlessWhole(Some(from.stream)));
+                Ok(Self { splice, direction, from: from.stream, watch, reset })
             }
             Ok(_) | Err(_) => Err(from),
         }
@@ -148,7 +163,8 @@ impl<'a> Content<'a> {
     /// Gives the source back once everything is carried.
     #[must_use]
     pub fn finish(self) -> Left {
-        let Self { mut splice, direction, watch, .. } = self;
+        let Self { mut splice, direction, watch, mut reset, .. } = self;
+        reset.0 = None;
         let lossless = !splice.is_installed(Way::Forth) || splice.remove(Way::Forth).is_ok_and(|end| end.lossless);
         drop(splice);
         drop(watch);

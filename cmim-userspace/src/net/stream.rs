@@ -244,9 +244,10 @@ impl Stream {
         matches!(rustix::net::recv(self, &mut probe, flags), Err(Errno::AGAIN))
     }
 
-    /// Whether the connection broke, as a reset breaks it. Takes note of it once.
+    /// Whether the connection broke, as a reset breaks it.
     pub fn has_failed(&self) -> bool {
-        !matches!(rustix::net::sockopt::socket_error(self), Ok(Ok(())))
+        // The error is told once, and whoever sends in the kernel may have been told; a broken socket has no peer.
+        self.failure().is_some() || rustix::net::getpeername(self).is_err()
     }
 
     /// What broke the connection, once.
