@@ -273,10 +273,10 @@ impl Drop for Device {
 
 /// The figures that are not nothing although no request is in the device.
 fn taken(status: &Value) -> Vec<String> {
+    let lanes = ["copy", "pipe", "sockmap"].map(|lane| format!("/lanes/{lane}/active"));
     let mut pointers: Vec<String> =
-        ["/jobs/active", "/jobs/queued", "/stacked/in_flight", "/buffers/memory/used", "/lanes/copy/active"]
-            .map(str::to_owned)
-            .to_vec();
+        ["/jobs/active", "/jobs/queued", "/stacked/in_flight", "/buffers/memory/used"].map(str::to_owned).to_vec();
+    pointers.extend(lanes);
     let servers = status["servers"].as_array().map_or(0, Vec::len);
     pointers.extend((0..servers).map(|server| format!("/servers/{server}/in_flight")));
     pointers.retain(|pointer| status.pointer(pointer) != Some(&Value::from(0)));
