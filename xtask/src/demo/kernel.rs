@@ -3,6 +3,8 @@
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -11,6 +13,9 @@ use super::Found;
 use crate::command::{ask, is_root, which};
 use crate::device::Device;
 
+/// For the kernel to let go of what nobody uses any more.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The kernel keeps this many bytes of a program's name.
 const NAME_LENGTH: usize = 15;
 /// Maps whose fields are shown by name.
@@ -140,8 +145,13 @@ pub(crate) fn gone(device: &Device, ids: &[u64], status: ExitStatus) -> Found {
     ensure!(!device.control.exists(), "the control socket {} is still there", device.control.display());
     ensure!(!device.pin_dir.exists(), "{} is still there", device.pin_dir.display());
     ensure!(TcpStream::connect(device.address).is_err(), "something still listens on {}", device.address);
-    let left = listed().unwrap_or_default().iter().filter(|(id, _)| ids.contains(id)).count();
-    ensure!(left == 0, "{left} of its programs are still in the kernel");
+    // The kernel lets go of a program behind the last socket that it was on, which takes a moment.
+    let end = Instant::now() + PATIENCE;
+    let left = || listed().unwrap_or_default().iter().filter(|(id, _)| ids.contains(id)).count();
+    while left() > 0 && Instant::now() < end {
+        thread::sleep(LOOK_EVERY);
+    }
+    ensure!(left() == 0, "{} of its programs are still in the kernel after {} s", left(), PATIENCE.as_secs());
     Ok(vec!["exit code 0; no listener, no control socket, no pins, no programs".to_owned()])
 }
 
