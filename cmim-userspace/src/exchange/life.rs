@@ -21,7 +21,7 @@ use super::upload::Gathered;
 use crate::h1::{self, Method, ReplyContent, ReplyDelimit, ReplyTo, local_reply};
 use crate::job::State;
 use crate::lane::tunnel::{self as userspace, Carried, End};
-use crate::lane::{Lane, Load, sockmap};
+use crate::lane::{Lane, Load, sockmap, turn};
 use crate::observe::roll::Doing;
 use crate::reply::{self, Plan};
 use crate::stack::Seq;
@@ -79,9 +79,11 @@ pub async fn run(site: &Site, link: &Link, job: &mut Job) -> Outcome {
 
 async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Failure> {
     let mut gathered = Gathered::gather(site, link, job).await?;
-    take_turns().await;
+    // Others that are ready go first, here and below, so that what a busy worker sends goes out close together: a peer
+    // that is woken for several messages at once spends less on each.
+    turn().await;
     let answered = attempt::reply_head(site, link, job, &mut gathered).await?;
-    take_turns().await;
+    turn().await;
     job.trail.status = answered.head.status;
     if answered.head.upgrade && job.head.upgrade.is_none() {
         return Err(Failure::UnaskedUpgrade);
@@ -118,21 +120,6 @@ async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Fa
             Ok(Outcome::Reset)
         }
     }
-}
-
-/// Lets all other tasks that are ready run first, so that what a busy worker sends goes out close together: a peer that
-/// is woken for several messages at once spends less on each.
-async fn take_turns() {
-    let mut waited = false;
-    poll_fn(|cx| {
-        if waited {
-            return Poll::Ready(());
-        }
-        waited = true;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 fn is_tunnel(job: &Job, answered: &Answered) -> bool {

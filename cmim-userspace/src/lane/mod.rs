@@ -7,8 +7,10 @@ mod phase;
 pub mod pipe;
 pub mod sockmap;
 pub mod tunnel;
+mod turn;
 
 #[cfg(test)]
 mod tests;
 
 pub use choose::{Lane, Load, Rules};
+pub use turn::turn;

@@ -13,6 +13,7 @@ use bytes::BytesMut;
 pub use super::direction::Fault;
 use super::direction::{self, Direction};
 use super::tunnel::{Carried, End};
+use super::turn::turn;
 use crate::buffer::BufferPool;
 pub use crate::kernel::Splicer;
 use crate::kernel::{Splice, Way};
@@ -194,17 +195,4 @@ async fn watch_ends(stream: &Stream) -> Option<EndsWatched<'_>> {
         }
     }
     None
-}
-
-/// Lets everybody else in this task have a turn.
-async fn turn() {
-    let mut had = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut had, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
