@@ -17,47 +17,19 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::macros::{sk_msg, sock_ops};
 use aya_ebpf::programs::{SkMsgContext, SockOpsContext};
-use cmim_common::address::mapped;
 use cmim_common::connection::ConnectionKey;
 use cmim_common::counters::Counters;
 use cmim_common::local::{Decision, End, Look, Pair, decide};
 
 use crate::atomic;
+use crate::key::key;
 use crate::layout::offset;
 use crate::maps::{CMIM_COUNTERS, CMIM_ENDS, CMIM_LOCAL, CMIM_PAIRS};
-use crate::words::words;
 
-const AF_INET: u32 = 2;
 /// What a sock_ops program returns when it has nothing to say.
 const DONE: u32 = 1;
 /// Replaces the value, whether there is one or not (`BPF_ANY`).
 const ANY: u64 = 0;
-
-/// The context's key of its connection. Every field is read, whatever the family, and volatile: else LLVM picks the
-/// field's address first and reads through it, which the verifier refuses ("dereference of modified ctx ptr").
-macro_rules! key {
-    ($context:expr) => {{
-        macro_rules! field {
-            ($name:ident) => {
-                // SAFETY: the kernel hands every program a readable context, and its fields are plain integers.
-                unsafe { (&raw const (*$context).$name).read_volatile() }
-            };
-        }
-        let (local_v4, remote_v4) = (mapped(field!(local_ip4).to_ne_bytes()), mapped(field!(remote_ip4).to_ne_bytes()));
-        let (local_v6, remote_v6) = (words(field!(local_ip6)), words(field!(remote_ip6)));
-        let (local_address, remote_address) =
-            if field!(family) == AF_INET { (local_v4, remote_v4) } else { (local_v6, remote_v6) };
-        // The local port is in host order; the remote one in network order, as a number of 32 bits.
-        let [_, _, local_high, local_low] = field!(local_port).to_be_bytes();
-        let [_, _, remote_high, remote_low] = field!(remote_port).to_ne_bytes();
-        ConnectionKey {
-            local_address,
-            remote_address,
-            local_port: [local_high, local_low],
-            remote_port: [remote_high, remote_low],
-        }
-    }};
-}
 
 #[sock_ops]
 fn cmim_local_ops(context: SockOpsContext) -> u32 {

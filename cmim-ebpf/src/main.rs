@@ -13,6 +13,7 @@ mod atomic;
 mod cookie;
 mod frame;
 mod guard;
+mod key;
 mod layout;
 mod local;
 mod maps;

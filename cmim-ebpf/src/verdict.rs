@@ -5,22 +5,21 @@ use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
 use aya_ebpf::macros::stream_verdict;
 use aya_ebpf::programs::SkBuffContext;
 use aya_log_ebpf::warn;
-use cmim_common::address::mapped;
-use cmim_common::connection::{Connection, ConnectionKey};
+use cmim_common::connection::Connection;
 use cmim_common::counters::Counters;
 use cmim_common::splice::{Burst, Decision, Event, Noted, Reason, decide};
 
 use crate::atomic;
+use crate::key::key;
 use crate::maps::{CMIM_CONNECTIONS, CMIM_COUNTERS, CMIM_EVENTS, CMIM_TAKEN, CMIM_TARGETS};
 use crate::target;
 
-const AF_INET: u32 = 2;
 /// Redirect to the target's send side, not to its receive queue.
 const EGRESS: u64 = 0;
 
 #[stream_verdict]
 fn cmim_verdict(context: SkBuffContext) -> u32 {
-    let key = own_key(&context);
+    let key = key!(context.skb.skb);
     let Some(connection) = CMIM_CONNECTIONS.get_ptr_mut(&key) else {
         return SK_PASS;
     };
@@ -41,40 +40,6 @@ fn cmim_verdict(context: SkBuffContext) -> u32 {
         Decision::Pass(reason) => pass(&context, connection, burst, reason),
         Decision::Forget => SK_DROP,
     }
-}
-
-/// The key of the connection that the burst arrived on.
-#[inline(always)]
-fn own_key(context: &SkBuffContext) -> ConnectionKey {
-    let skb = context.skb.skb;
-    // Every field is read, whatever the family, and volatile: else LLVM picks the field's address first and reads
-    // through it, which the verifier refuses ("dereference of modified ctx ptr").
-    macro_rules! field {
-        ($name:ident) => {
-            // SAFETY: the kernel hands every verdict a readable context, and its fields are plain integers.
-            unsafe { (&raw const (*skb).$name).read_volatile() }
-        };
-    }
-    let (local_v4, remote_v4) = (mapped(field!(local_ip4).to_ne_bytes()), mapped(field!(remote_ip4).to_ne_bytes()));
-    let (local_v6, remote_v6) = (words(field!(local_ip6)), words(field!(remote_ip6)));
-    let (local_address, remote_address) =
-        if field!(family) == AF_INET { (local_v4, remote_v4) } else { (local_v6, remote_v6) };
-    // The context gives the local port in host order; the remote one in network order, as a number of 32 bits.
-    let [_, _, local_high, local_low] = field!(local_port).to_be_bytes();
-    let [_, _, remote_high, remote_low] = field!(remote_port).to_ne_bytes();
-    ConnectionKey {
-        local_address,
-        remote_address,
-        local_port: [local_high, local_low],
-        remote_port: [remote_high, remote_low],
-    }
-}
-
-/// The bytes of an IPv6 address that the context gives as four words in network order.
-#[inline(always)]
-fn words(address: [u32; 4]) -> [u8; 16] {
-    let [a, b, c, d] = address.map(u32::to_ne_bytes);
-    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
 }
 
 #[inline(always)]
