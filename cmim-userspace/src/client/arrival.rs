@@ -18,7 +18,6 @@ use crate::net::proxy_protocol::{self, Addresses, Parsed, ProxyProtocolError};
 #[derive(Debug)]
 pub struct Arrival {
     pub stream: Stream,
-    pub local: SocketAddr,
     pub peer: SocketAddr,
     /// Names the connection within this run of the daemon.
     pub id: u64,
@@ -40,7 +39,7 @@ pub enum ArrivalError {
 impl Arrival {
     /// Reads the PROXY protocol's header where the listener has one, and knows from then on who the client is.
     pub async fn admit(self, site: &Site, listener: &Listener) -> Result<Accepted, ArrivalError> {
-        let Self { stream, local, peer, id } = self;
+        let Self { stream, peer, id } = self;
         let mut read = BytesMut::new();
         let addresses = if listener.accept_proxy_protocol {
             read_header(&stream, &mut read, site).await?
@@ -48,8 +47,8 @@ impl Arrival {
             Addresses::Unknown
         };
         let (local, peer) = match addresses {
-            Addresses::Unknown => (local, peer),
-            Addresses::Known { source, destination } => (destination, source),
+            Addresses::Unknown => (None, peer),
+            Addresses::Known { source, destination } => (Some(destination), source),
         };
         let trusted = listener.trusts(peer.ip().to_canonical());
         Ok(Accepted { stream, local, peer, id, trusted, read })

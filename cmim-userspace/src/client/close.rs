@@ -17,6 +17,8 @@ const LINGER_BYTES: usize = 1 << 20;
 pub(super) enum Ending {
     /// Nothing is on its way in either direction.
     Idle,
+    /// The last reply is on its way, and the client has said that it sends nothing more.
+    Agreed,
     /// The last reply is on its way, and the client may still be sending.
     Orderly,
     /// A reply was cut; a reset says so.
@@ -31,8 +33,9 @@ pub(super) async fn close(site: &Site, link: &Link, ending: Ending) {
     link.record.doing(Doing::Closing);
     match ending {
         Ending::Idle | Ending::Gone => {}
+        Ending::Agreed if link.with_input(|input| input.is_empty()) => {}
         Ending::Reset => link.stream.reset_on_close(),
-        Ending::Orderly => {
+        Ending::Agreed | Ending::Orderly => {
             if link.stream.shutdown_write().is_ok() && !link.has_ended() {
                 linger(site, link).await;
             }

@@ -63,6 +63,8 @@ impl Rest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heads {
     Open,
+    /// The last request has no content and says `close`: nothing may follow it (RFC 9112 section 9.6).
+    Last,
     /// The client has ended its side, said `close`, or sent what is no head.
     Over,
 }
@@ -151,8 +153,8 @@ impl<'a> Connection<'a> {
                 Input::Broken => return Poll::Ready(Ending::Gone),
             }
             if self.order.is_empty() {
-                if self.heads == Heads::Over {
-                    return Poll::Ready(Ending::Orderly);
+                if self.heads != Heads::Open {
+                    return Poll::Ready(self.orderly());
                 }
                 if self.is_drained() {
                     return Poll::Ready(Ending::Idle);
@@ -164,6 +166,11 @@ impl<'a> Connection<'a> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// The end behind the last reply.
+    fn orderly(&self) -> Ending {
+        if self.heads == Heads::Last { Ending::Agreed } else { Ending::Orderly }
     }
 
     fn reads_ahead(&self) -> bool {
@@ -257,7 +264,7 @@ impl<'a> Connection<'a> {
         self.version = head.version;
         let takes_input = request::takes_input(&head);
         if !head.persistent {
-            self.heads = Heads::Over;
+            self.heads = if takes_input { Heads::Over } else { Heads::Last };
         }
         let turn = if head.method.is_safe() && !takes_input { Turn::Free } else { Turn::Barrier };
         let seq = self.order.arrived(turn);
@@ -325,7 +332,7 @@ impl<'a> Connection<'a> {
     /// A request has run to its end; `Some`: and so has the connection.
     fn end(&mut self, ended: &Ended) -> Option<Ending> {
         match ended.outcome {
-            Outcome::Close => return Some(Ending::Orderly),
+            Outcome::Close => return Some(self.orderly()),
             Outcome::Reset => return Some(Ending::Reset),
             Outcome::Keep => {}
         }

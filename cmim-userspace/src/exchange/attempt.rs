@@ -228,12 +228,13 @@ async fn connection(
 
 /// Sends the PROXY protocol's header on a new connection where that is wanted.
 async fn announce(site: &Site, link: &Link, job: &Job, connection: &mut ServerConnection) -> Result<(), Failure> {
-    let mut header = BytesMut::new();
-    match job.upstream.model.send_proxy_protocol {
+    let write = match job.upstream.model.send_proxy_protocol {
         SendProxyProtocol::Off => return Ok(()),
-        SendProxyProtocol::V1 => proxy_protocol::write_v1(link.peer, link.local, &mut header),
-        SendProxyProtocol::V2 => proxy_protocol::write_v2(link.peer, link.local, &mut header),
-    }
+        SendProxyProtocol::V1 => proxy_protocol::write_v1,
+        SendProxyProtocol::V2 => proxy_protocol::write_v2,
+    };
+    let mut header = BytesMut::new();
+    write(link.peer, link.local().map_err(|_| Failure::ClientGone)?, &mut header);
     let written = timeout(site.config.timeouts.server_connect, connection.stream_mut().write_all(&header)).await;
     written.map_err(|_| Failure::ConnectTimeout)?.map_err(Failure::Connect)
 }

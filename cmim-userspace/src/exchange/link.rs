@@ -38,9 +38,9 @@ pub struct Job {
 #[derive(Debug)]
 pub struct Accepted {
     pub stream: Stream,
-    /// The address at which it came in.
-    pub local: SocketAddr,
-    /// The client; both as the PROXY protocol says it where that is accepted.
+    /// The address at which it came in, where the PROXY protocol's header says that; else the socket knows.
+    pub local: Option<SocketAddr>,
+    /// The client, as the PROXY protocol says it where that is accepted.
     pub peer: SocketAddr,
     /// Names the connection within this run of the daemon.
     pub id: u64,
@@ -56,7 +56,7 @@ pub struct Accepted {
 pub struct Link {
     pub stream: Stream,
     pub peer: SocketAddr,
-    pub local: SocketAddr,
+    local: Option<SocketAddr>,
     pub id: u64,
     pub trusted: bool,
     input: RefCell<Input>,
@@ -109,6 +109,15 @@ impl Link {
             lent: Cell::new(false),
             record,
         }
+    }
+
+    /// The address at which the client came in.
+    ///
+    /// # Errors
+    ///
+    /// When the socket does not know it any more.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        self.local.map_or_else(|| self.stream.local_address(), Ok)
     }
 
     pub fn client_ip(&self) -> IpAddr {

@@ -3,8 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use rustix::net::SocketFlags;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
+use super::stream::Stream;
+use super::tcp::watched;
 use crate::config::model::ListenAddress;
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
@@ -43,6 +48,38 @@ impl Bound {
             Ok(socket.into())
         };
         sockets.into_iter().map(open).collect::<io::Result<_>>().map_err(|source| explain(&listener, address, source))
+    }
+}
+
+/// A listening socket of the current worker's event loop.
+#[derive(Debug)]
+pub struct Entry(AsyncFd<TcpListener>);
+
+impl Entry {
+    /// # Errors
+    ///
+    /// When the event loop refuses the socket.
+    pub fn watch(socket: TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        // What it accepts has that from it. Replies and their contents are written whole; waiting for more would only
+        // delay them.
+        SockRef::from(&socket).set_tcp_nodelay(true)?;
+        watched(socket, Interest::READABLE).map(Self)
+    }
+
+    /// The next connection, and who it is from. The event loop does not hear of the connection before it is waited for.
+    ///
+    /// # Errors
+    ///
+    /// As accept(2).
+    pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        let accept = |socket: &TcpListener| {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let (accepted, peer) = rustix::net::acceptfrom_with(socket, flags)?;
+            let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(io::ErrorKind::ConnectionAborted)?;
+            Ok((Stream::accepted(accepted.into()), peer))
+        };
+        self.0.async_io(Interest::READABLE, accept).await
     }
 }
 

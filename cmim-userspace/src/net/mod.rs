@@ -11,6 +11,6 @@ mod tcp;
 
 pub use connect::{connect, connect_marked};
 pub use handover::{Channel, Inherited, MOST_SOCKETS};
-pub use listen::{Bound, ListenError, bind, inherited};
+pub use listen::{Bound, Entry, ListenError, bind, inherited};
 pub use stream::Stream;
 pub use tcp::Stir;

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -28,6 +29,20 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// A TCP connection that was just accepted, and does not block.
+    pub fn accepted(socket: std::net::TcpStream) -> Self {
+        Self::Tcp(Tcp::unwatched(socket))
+    }
+
+    /// The address of this side of a TCP connection.
+    ///
+    /// # Errors
+    ///
+    /// When the socket has none.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        socket2::SockRef::from(self).local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
     /// Whether TCP carries it.
     #[must_use]
     pub const fn is_tcp(&self) -> bool {

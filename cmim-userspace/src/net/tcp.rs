@@ -4,12 +4,15 @@
 //! such wake-up is for nothing. While a splice lasts, the loop therefore watches only what it must hear of: the
 //! connection's end, a break, and room to write after there was none. All three come without asking for readability: the
 //! kernel tells ends without saying what they are (`sock_def_wakeup`), and epoll(7) passes that on as "writable".
+//!
+//! A socket that was just accepted mostly has its first request in it, and often ends with the reply: the loop hears of
+//! it only once there is something to wait for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -28,12 +31,23 @@ pub struct Tcp {
 
 #[derive(Debug)]
 enum Watch {
+    /// For nothing yet: there was always something to read, and room to write.
+    Nothing(Unwatched),
     /// For bytes, room, ends and breaks.
     Whole(TcpStream),
     /// For room, ends and breaks.
     Ends(AsyncFd<std::net::TcpStream>),
     /// A change failed; the socket is closed.
     Lost,
+}
+
+/// A socket that the event loop does not know.
+#[derive(Debug)]
+struct Unwatched {
+    socket: std::net::TcpStream,
+    /// The last attempts said so; from then on only the event loop knows more.
+    dry: Cell<bool>,
+    full: Cell<bool>,
 }
 
 /// What the event loop has told since the last question.
@@ -52,6 +66,13 @@ impl From<TcpStream> for Tcp {
 }
 
 impl Tcp {
+    /// A connected socket that does not block, which the event loop is to hear of when it is first waited for.
+    pub(super) fn unwatched(socket: std::net::TcpStream) -> Self {
+        let descriptor = socket.as_raw_fd();
+        let unwatched = Unwatched { socket, dry: Cell::new(false), full: Cell::new(false) };
+        Self { descriptor, watch: RefCell::new(Watch::Nothing(unwatched)) }
+    }
+
     /// Has the event loop tell only ends, breaks and room from now on; `false`: somebody still waits for more. Bytes are
     /// then found by trying to read, and [`Tcp::poll_stir`] says when to look.
     ///
@@ -61,7 +82,8 @@ impl Tcp {
     pub(super) fn watch_ends(&self) -> io::Result<bool> {
         let Ok(mut watch) = self.watch.try_borrow_mut() else { return Ok(false) };
         *watch = match std::mem::replace(&mut *watch, Watch::Lost) {
-            Watch::Whole(stream) => Watch::Ends(ends_of(stream.into_std()?)?),
+            Watch::Nothing(unwatched) => Watch::Ends(watched(unwatched.socket, Interest::WRITABLE)?),
+            Watch::Whole(stream) => Watch::Ends(watched(stream.into_std()?, Interest::WRITABLE)?),
             other => other,
         };
         Ok(true)
@@ -75,6 +97,7 @@ impl Tcp {
     pub(super) fn watch_whole(&self) -> io::Result<()> {
         let mut watch = self.watch.borrow_mut();
         *watch = match std::mem::replace(&mut *watch, Watch::Lost) {
+            Watch::Nothing(unwatched) => Watch::Whole(TcpStream::from_std(unwatched.socket)?),
             Watch::Ends(stream) => Watch::Whole(TcpStream::from_std(stream.into_inner())?),
             other => other,
         };
@@ -107,7 +130,11 @@ impl Tcp {
     }
 
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.nothing_is_told(|unwatched| unwatched.dry.get()) {
+            self.watch_whole()?;
+        }
         match &*self.watch.borrow() {
+            Watch::Nothing(_) => Poll::Ready(Ok(())),
             Watch::Whole(stream) => stream.poll_read_ready(cx),
             Watch::Ends(_) => Poll::Pending,
             Watch::Lost => Poll::Ready(Err(lost())),
@@ -115,7 +142,11 @@ impl Tcp {
     }
 
     pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.nothing_is_told(|unwatched| unwatched.full.get()) {
+            self.watch_whole()?;
+        }
         match &*self.watch.borrow() {
+            Watch::Nothing(_) => Poll::Ready(Ok(())),
             Watch::Whole(stream) => stream.poll_write_ready(cx),
             Watch::Ends(stream) => stream.poll_write_ready(cx).map_ok(|mut ready| ready.retain_ready()),
             Watch::Lost => Poll::Ready(Err(lost())),
@@ -136,19 +167,24 @@ impl Tcp {
     }
 
     pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.with_whole(|stream| stream.try_read(buffer))
+        self.try_io(Interest::READABLE, || Ok(rustix::net::recv(self, buffer, RecvFlags::DONTWAIT)?.1))
     }
 
     pub(super) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        self.with_whole(|stream| stream.try_read_buf(buffer))
+        self.try_io(Interest::READABLE, || self.read_now(buffer))
     }
 
     pub(super) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.with_whole(|stream| stream.try_write_vectored(slices))
+        self.try_io(Interest::WRITABLE, || match slices {
+            [one] => self.write_now(one),
+            // Rust's runtime has SIGPIPE ignored.
+            several => Ok(rustix::io::writev(self, several)?),
+        })
     }
 
     pub(super) fn try_io<T>(&self, interest: Interest, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match &*self.watch.borrow() {
+            Watch::Nothing(unwatched) => unwatched.note(interest, call()),
             Watch::Whole(stream) => stream.try_io(interest, call),
             Watch::Ends(stream) => stream.try_io(interest, |_| call()),
             Watch::Lost => Err(lost()),
@@ -158,6 +194,9 @@ impl Tcp {
     /// Returns once the connection is broken. While it waits, the event loop goes on telling everything.
     #[expect(clippy::await_holding_refcell_ref, reason = "that is what `watch_ends` must not take away meanwhile")]
     pub(super) async fn broken(&self) {
+        if self.nothing_is_told(|_| true) && self.watch_whole().is_err() {
+            return;
+        }
         if let Watch::Whole(stream) = &*self.watch.borrow() {
             // An error here says the same.
             let _: io::Result<tokio::io::Ready> = stream.ready(Interest::ERROR).await;
@@ -176,18 +215,29 @@ impl Tcp {
     /// Moves the socket, which another worker watched, to the event loop of the caller.
     pub(super) fn moved_here(self) -> io::Result<Self> {
         match self.watch.into_inner() {
+            Watch::Nothing(unwatched) => Ok(Self::unwatched(unwatched.socket)),
             Watch::Whole(stream) => Ok(TcpStream::from_std(stream.into_std()?)?.into()),
             Watch::Ends(stream) => Ok(TcpStream::from_std(stream.into_inner())?.into()),
             Watch::Lost => Err(lost()),
         }
     }
 
-    fn with_whole<T>(&self, call: impl FnOnce(&TcpStream) -> io::Result<T>) -> io::Result<T> {
-        match &*self.watch.borrow() {
-            Watch::Whole(stream) => call(stream),
-            Watch::Ends(_) => Err(io::ErrorKind::WouldBlock.into()),
-            Watch::Lost => Err(lost()),
+    /// Whether the event loop does not know the socket, and `all` is so of it.
+    fn nothing_is_told(&self, all: impl FnOnce(&Unwatched) -> bool) -> bool {
+        matches!(&*self.watch.borrow(), Watch::Nothing(unwatched) if all(unwatched))
+    }
+}
+
+impl Unwatched {
+    /// Keeps in mind that there was nothing to read, or no room.
+    fn note<T>(&self, interest: Interest, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && error.kind() == io::ErrorKind::WouldBlock
+        {
+            let said = if interest.is_readable() { &self.dry } else { &self.full };
+            said.set(true);
         }
+        result
     }
 }
 
@@ -205,11 +255,12 @@ fn lost() -> io::Error {
     io::Error::other("the event loop refused the socket")
 }
 
+/// Has the event loop tell what is asked of a socket.
 #[expect(unsafe_code, reason = "tokio wants a promise about the descriptor's life")]
-fn ends_of(stream: std::net::TcpStream) -> io::Result<AsyncFd<std::net::TcpStream>> {
-    // SAFETY: the stream owns its descriptor, never changes it, and closes it when it is dropped, which the AsyncFd does
-    // after it has deregistered.
-    let watched = unsafe { AsyncFd::register_with_interest(stream, Interest::WRITABLE) };
+pub(super) fn watched<S: AsRawFd + Into<OwnedFd>>(socket: S, interest: Interest) -> io::Result<AsyncFd<S>> {
+    // SAFETY: the standard library's sockets, which alone are given here, own their descriptor (they turn into it), never
+    // change it, and close it when they are dropped, which the AsyncFd does after it has deregistered.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, interest) };
     watched.map_err(io::Error::from)
 }
 

@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::client::{self, Arrival, Entrance};
 use crate::config::model::{Limits, ListenAddress};
 use crate::exchange::Current;
 use crate::kernel::WorkerLoad;
-use crate::net::Stream;
+use crate::net::{Entry, Stream};
 use crate::observe::counters::Counters;
 use crate::observe::roll::Roll;
 
@@ -191,7 +190,7 @@ impl Drop for Opened {
 }
 
 /// Accepts connections until the door is to be closed, and then those that wait before it.
-pub(super) async fn accept(current: Rc<Current>, door: Door, socket: TcpListener) {
+pub(super) async fn accept(current: Rc<Current>, door: Door, socket: Entry) {
     tokio::select! {
         biased;
         () = door.closing.notified() => {}
@@ -209,7 +208,7 @@ pub(super) async fn accept(current: Rc<Current>, door: Door, socket: TcpListener
     at_once.now_or_never();
 }
 
-async fn let_in(current: &Rc<Current>, door: &Door, socket: &TcpListener) {
+async fn let_in(current: &Rc<Current>, door: &Door, socket: &Entry) {
     loop {
         // Looked at and given back: a loop that waits for a client must not keep a place from another worker's.
         let Some(free) = door.admission.place().await else { return };
@@ -228,16 +227,13 @@ async fn let_in(current: &Rc<Current>, door: &Door, socket: &TcpListener) {
     }
 }
 
-fn admit(current: &Rc<Current>, door: &Door, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+fn admit(current: &Rc<Current>, door: &Door, stream: Stream, peer: SocketAddr, place: OwnedSemaphorePermit) {
     let Some(address_place) = door.admission.of_address(peer.ip().to_canonical()) else {
         tracing::debug!(%peer, listener = %door.name, "closed: client_connections_per_address is reached");
         return;
     };
-    // A connection that ended meanwhile fails at its first read as well.
-    let _: io::Result<()> = stream.set_nodelay(true);
-    let Ok(local) = stream.local_addr() else { return };
     let id = door.admission.next_id.fetch_add(1, Ordering::Relaxed);
-    let arrival = Arrival { stream: Stream::Tcp(stream.into()), local, peer, id };
+    let arrival = Arrival { stream, peer, id };
     let site = current.site();
     let opened = Opened::new(&door.here, &site.counters);
     let entrance = Entrance { address: door.address, name: Arc::clone(&door.name), roll: Arc::clone(&door.roll) };

@@ -20,6 +20,7 @@ use crate::exchange::{Current, Drain, Site};
 use crate::kernel::{LocalLane, Splicer, WorkerLoad};
 use crate::lane::Rules;
 use crate::lane::pipe::PipePool;
+use crate::net::Entry;
 use crate::observe::access_log::LogWriter;
 use crate::observe::counters::Counters;
 use crate::observe::roll::Roll;
@@ -194,7 +195,7 @@ impl Doors {
         for (address, socket) in sockets {
             let Some(listener) = site.listener(address) else { continue };
             let name: Arc<str> = Arc::from(listener.name.as_str());
-            let socket = match tokio::net::TcpListener::from_std(socket) {
+            let socket = match Entry::watch(socket) {
                 Ok(socket) => socket,
                 Err(error) => {
                     tracing::error!(listener = %name, "cannot watch the listening socket: {error}");
