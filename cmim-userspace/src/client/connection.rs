@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use super::close::Ending;
 use super::departure::Departure;
+use super::parked::PARK_AFTER;
 use super::request::{self, Ended, Parsed};
 use super::running::Running;
 use crate::config::model::Listener;
 use crate::exchange::{Link, Outcome, Site, Trail};
 use crate::h1::{Limits, RequestError, RequestHead, RequestParser, Version, head_has_begun};
 use crate::observe::roll::Doing;
-use crate::stack::{Order, Turn};
+use crate::stack::{Order, Seq, Turn};
 
 /// A client connection and the requests of it that are in the device.
 pub(super) struct Connection<'a> {
@@ -37,25 +38,23 @@ pub(super) struct Connection<'a> {
     presence: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
     /// Its listener is gone: it ends behind what the client has sent already.
     last: bool,
+    /// Idle for so long that it can be parked.
+    rested: bool,
 }
 
-/// What a connection takes along from one configuration to the next.
-#[derive(Debug)]
+/// What a connection takes along between two requests, from one configuration to the next or while it is parked.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Rest {
-    order: Order,
-    idle_since: Instant,
-    last: bool,
+    /// So many it has had.
+    pub requests: Seq,
+    pub idle_since: Instant,
+    pub last: bool,
 }
 
 impl Rest {
     /// Of a connection that has just begun.
     pub(super) fn new() -> Self {
-        Self { order: Order::new(1), idle_since: Instant::now(), last: false }
-    }
-
-    /// Of a connection whose listener is gone.
-    pub(super) fn last(self) -> Self {
-        Self { last: true, ..self }
+        Self { requests: Seq(0), idle_since: Instant::now(), last: false }
     }
 }
 
@@ -83,14 +82,14 @@ enum Input {
 enum Clock {
     Head,
     Idle,
+    Park,
     Departure,
 }
 
 impl<'a> Connection<'a> {
     pub(super) fn new(site: &'a Site, link: &'a Link, listener: &'a Listener, rest: Rest) -> Self {
         let limits = &site.config.limits;
-        let Rest { mut order, idle_since, last } = rest;
-        order.set_depth(listener.pipeline_depth);
+        let Rest { requests, idle_since, last } = rest;
         Self {
             site,
             link,
@@ -103,7 +102,7 @@ impl<'a> Connection<'a> {
             },
             parser: RequestParser::new(),
             heads: Heads::Open,
-            order,
+            order: Order::behind(requests, listener.pipeline_depth),
             waiting: VecDeque::new(),
             running: Running::new(),
             head_since: None,
@@ -112,6 +111,7 @@ impl<'a> Connection<'a> {
             departure: Departure::default(),
             presence: None,
             last,
+            rested: false,
         }
     }
 
@@ -126,8 +126,18 @@ impl<'a> Connection<'a> {
         between && !self.last && self.site.drain.is_superseded()
     }
 
-    pub(super) fn into_rest(self) -> Rest {
-        Rest { order: self.order, idle_since: self.idle_since, last: self.last }
+    /// Whether nothing has happened for a while, and nothing is kept that a parked connection has not.
+    pub(super) fn may_park(&self) -> bool {
+        self.rested && self.can_park()
+    }
+
+    fn can_park(&self) -> bool {
+        let between = self.order.is_empty() && self.head_since.is_none() && self.heads == Heads::Open;
+        between && !self.last && self.link.stream.is_tcp() && self.link.has_no_input() && !self.link.has_ended()
+    }
+
+    pub(super) fn rest(&self) -> Rest {
+        Rest { requests: self.order.due(), idle_since: self.idle_since, last: self.last }
     }
 
     /// Drives the connection to its end.
@@ -343,6 +353,7 @@ impl<'a> Connection<'a> {
         self.link.record.stacked(self.order.len());
         if self.order.is_empty() {
             self.idle_since = ended.at;
+            self.rested = false;
             self.link.record.doing(Doing::Idle);
         }
         None
@@ -372,6 +383,10 @@ impl<'a> Connection<'a> {
         }
         match clock {
             Clock::Idle => Poll::Ready(Some(Ending::Idle)),
+            Clock::Park => {
+                self.rested = true;
+                Poll::Pending
+            }
             Clock::Head => {
                 self.refuse_bytes(408, "the request head did not come whole within client_head".to_owned());
                 Poll::Ready(None)
@@ -390,9 +405,11 @@ impl<'a> Connection<'a> {
         let head = head.map(|since| (since + timeouts.client_head, Clock::Head));
         let idle =
             (self.order.is_empty() && head.is_none()).then(|| (self.idle_since + timeouts.client_idle, Clock::Idle));
+        let park =
+            (idle.is_some() && !self.rested && self.can_park()).then(|| (self.idle_since + PARK_AFTER, Clock::Park));
         // Requests under way have clocks of their own; only a client that may have left is watched beside them.
         let departure = self.departure.deadline().filter(|_| !self.order.is_empty());
         let departure = departure.map(|deadline| (deadline, Clock::Departure));
-        [head, idle, departure].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
+        [head, idle, park, departure].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
     }
 }

@@ -8,10 +8,12 @@ mod close;
 mod connection;
 mod departure;
 mod log;
+mod parked;
 mod request;
 mod route;
 mod running;
 mod serve;
 
 pub use arrival::Arrival;
-pub use serve::{Entrance, serve};
+pub use parked::Parked;
+pub use serve::{Entrance, Guest, Newcomer, serve, serve_again};

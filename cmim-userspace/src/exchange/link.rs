@@ -124,6 +124,17 @@ impl Link {
         self.peer.ip().to_canonical()
     }
 
+    /// What is left of a connection on which nothing happens. Its buffer is empty.
+    pub fn into_accepted(self) -> Accepted {
+        let Self { stream, local, peer, id, trusted, input, .. } = self;
+        Accepted { stream, local, peer, id, trusted, read: input.into_inner().buffer }
+    }
+
+    /// Whether nothing of the client's was read and not looked at.
+    pub fn has_no_input(&self) -> bool {
+        self.input.borrow().buffer.is_empty()
+    }
+
     /// Ready once the reply to `seq` is the one to be sent.
     pub fn poll_due(&self, cx: &mut Context<'_>, seq: Seq) -> Poll<()> {
         if self.due.get() == seq {

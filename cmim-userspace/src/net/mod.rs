@@ -13,4 +13,4 @@ pub use connect::{connect, connect_marked};
 pub use handover::{Channel, Inherited, MOST_SOCKETS};
 pub use listen::{Bound, Entry, ListenError, bind, inherited};
 pub use stream::Stream;
-pub use tcp::Stir;
+pub use tcp::{Stir, watched};

@@ -43,6 +43,18 @@ impl Stream {
         socket2::SockRef::from(self).local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
+    /// The socket of a TCP connection alone: the event loop hears of it no more.
+    ///
+    /// # Errors
+    ///
+    /// When the event loop does not let go of it, or TCP does not carry the stream.
+    pub fn into_socket(self) -> io::Result<std::net::TcpStream> {
+        match self {
+            Self::Tcp(stream) => stream.into_socket(),
+            Self::Local(_) | Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Whether TCP carries it.
     #[must_use]
     pub const fn is_tcp(&self) -> bool {

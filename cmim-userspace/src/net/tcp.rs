@@ -212,14 +212,19 @@ impl Tcp {
         Ok((ip(socket.local_addr()?)?, ip(socket.peer_addr()?)?))
     }
 
-    /// Moves the socket, which another worker watched, to the event loop of the caller.
-    pub(super) fn moved_here(self) -> io::Result<Self> {
+    /// The socket alone: the event loop hears of it no more.
+    pub(super) fn into_socket(self) -> io::Result<std::net::TcpStream> {
         match self.watch.into_inner() {
-            Watch::Nothing(unwatched) => Ok(Self::unwatched(unwatched.socket)),
-            Watch::Whole(stream) => Ok(TcpStream::from_std(stream.into_std()?)?.into()),
-            Watch::Ends(stream) => Ok(TcpStream::from_std(stream.into_inner())?.into()),
+            Watch::Nothing(unwatched) => Ok(unwatched.socket),
+            Watch::Whole(stream) => stream.into_std(),
+            Watch::Ends(stream) => Ok(stream.into_inner()),
             Watch::Lost => Err(lost()),
         }
+    }
+
+    /// Moves the socket, which another worker watched, to the event loop of the caller.
+    pub(super) fn moved_here(self) -> io::Result<Self> {
+        Ok(TcpStream::from_std(self.into_socket()?)?.into())
     }
 
     /// Whether the event loop does not know the socket, and `all` is so of it.
@@ -255,10 +260,14 @@ fn lost() -> io::Error {
     io::Error::other("the event loop refused the socket")
 }
 
-/// Has the event loop tell what is asked of a socket.
+/// Has the event loop tell what is asked of a descriptor.
+///
+/// # Errors
+///
+/// When the event loop refuses it.
 #[expect(unsafe_code, reason = "tokio wants a promise about the descriptor's life")]
-pub(super) fn watched<S: AsRawFd + Into<OwnedFd>>(socket: S, interest: Interest) -> io::Result<AsyncFd<S>> {
-    // SAFETY: the standard library's sockets, which alone are given here, own their descriptor (they turn into it), never
+pub fn watched<S: AsRawFd + Into<OwnedFd>>(socket: S, interest: Interest) -> io::Result<AsyncFd<S>> {
+    // SAFETY: the standard library's types, which alone are given here, own their descriptor (they turn into it), never
     // change it, and close it when they are dropped, which the AsyncFd does after it has deregistered.
     let watched = unsafe { AsyncFd::register_with_interest(socket, interest) };
     watched.map_err(io::Error::from)

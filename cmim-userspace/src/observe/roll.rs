@@ -209,6 +209,18 @@ impl Record {
         self.doing.store(doing as u8, Ordering::Relaxed);
     }
 
+    fn figures(&self) -> Figures {
+        Figures {
+            id: self.id,
+            listener: Arc::clone(&self.listener),
+            peer: self.peer,
+            opened: self.opened,
+            requests: self.requests.load(Ordering::Relaxed),
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+        }
+    }
+
     fn message(&self) -> Connection {
         let doing = self.doing.load(Ordering::Relaxed);
         let carries = doing == Doing::Replying as u8 || doing == Doing::Tunnel as u8;
@@ -227,32 +239,78 @@ impl Record {
     }
 }
 
+/// What is kept of a parked connection's record.
+#[derive(Debug)]
+struct Figures {
+    id: u64,
+    listener: Arc<str>,
+    peer: SocketAddr,
+    opened: Instant,
+    requests: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl Figures {
+    fn record(&self) -> Record {
+        let record = Record::new(self.id, Arc::clone(&self.listener), self.peer);
+        bump(&record.requests, self.requests);
+        bump(&record.bytes_in, self.bytes_in);
+        bump(&record.bytes_out, self.bytes_out);
+        Record { opened: self.opened, ..record }
+    }
+}
+
 /// Only the connection's own worker writes, so a plain load and store does what a locked instruction would.
 fn bump(figure: &AtomicU64, by: u64) {
     figure.store(figure.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
+/// A connection in the roll.
+#[derive(Debug)]
+enum Listed {
+    Open(Arc<Record>),
+    /// Here and not behind a pointer: thousands of them lie side by side, and leave no memory in pieces.
+    Parked(Figures),
+}
+
+impl Listed {
+    fn message(&self) -> Connection {
+        match self {
+            Self::Open(record) => record.message(),
+            Self::Parked(figures) => Connection { state: "parked".to_owned(), ..figures.record().message() },
+        }
+    }
+
+    fn open(&self) -> Option<&Record> {
+        match self {
+            Self::Open(record) => Some(record),
+            Self::Parked(_) => None,
+        }
+    }
+}
+
 /// The open client connections of one worker.
 #[derive(Debug, Default)]
-pub struct Roll(Mutex<Slab<Arc<Record>>>);
+pub struct Roll(Mutex<Slab<Listed>>);
 
 impl Roll {
     /// Lists a connection until the entry is dropped.
     pub fn enter(self: &Arc<Self>, record: Arc<Record>) -> Entry {
-        Entry { key: self.0.lock().insert(record), roll: Arc::clone(self) }
+        Entry { key: self.0.lock().insert(Listed::Open(record)), roll: Arc::clone(self) }
     }
 
     pub fn list(&self) -> Vec<Connection> {
-        self.0.lock().iter().map(|(_, record)| record.message()).collect()
+        self.0.lock().iter().map(|(_, listed)| listed.message()).collect()
     }
 
     pub fn jobs(&self) -> Vec<message::Job> {
-        self.0.lock().iter().flat_map(|(_, record)| record.job_messages()).collect()
+        self.0.lock().iter().filter_map(|(_, listed)| listed.open()).flat_map(Record::job_messages).collect()
     }
 
     /// Stops a job of the connection `id`. False: it is not here.
     pub fn stop(&self, id: u64, seq: Seq) -> bool {
-        self.0.lock().iter().any(|(_, record)| record.id == id && record.stop(seq))
+        self.0.lock().iter().filter_map(|(_, listed)| listed.open()).any(|record| record.id == id && record.stop(seq))
     }
 }
 
@@ -261,6 +319,30 @@ impl Roll {
 pub struct Entry {
     roll: Arc<Roll>,
     key: usize,
+}
+
+impl Entry {
+    /// Keeps the figures alone, for a connection on which nothing happens.
+    pub fn park(&self) {
+        if let Some(listed) = self.roll.0.lock().get_mut(self.key)
+            && let Listed::Open(record) = listed
+        {
+            *listed = Listed::Parked(record.figures());
+        }
+    }
+
+    /// The record of a connection that goes on.
+    pub fn wake(&self) -> Option<Arc<Record>> {
+        let mut roll = self.roll.0.lock();
+        let listed = roll.get_mut(self.key)?;
+        if let Listed::Parked(figures) = listed {
+            *listed = Listed::Open(Arc::new(figures.record()));
+        }
+        match listed {
+            Listed::Open(record) => Some(Arc::clone(record)),
+            Listed::Parked(_) => None,
+        }
+    }
 }
 
 impl Drop for Entry {

@@ -44,9 +44,9 @@ impl Order {
         Self { due: 0, entries: VecDeque::new(), depth: depth.max(1) }
     }
 
-    /// Requests that were read already stay, also above the new depth.
-    pub fn set_depth(&mut self, depth: usize) {
-        self.depth = depth.max(1);
+    /// Of a connection that has had as many requests already, and each its reply.
+    pub fn behind(requests: Seq, depth: usize) -> Self {
+        Self { due: requests.0, ..Self::new(depth) }
     }
 
     pub fn len(&self) -> usize {

@@ -13,13 +13,13 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::client::{self, Arrival, Entrance};
-use crate::config::model::{Limits, ListenAddress};
+use super::parking::Parking;
+use crate::client::{self, Arrival, Entrance, Newcomer};
+use crate::config::model::Limits;
 use crate::exchange::Current;
 use crate::kernel::WorkerLoad;
 use crate::net::{Entry, Stream};
 use crate::observe::counters::Counters;
-use crate::observe::roll::Roll;
 
 /// After an error that the next attempt would meet again (no descriptors, no memory).
 const PAUSE: Duration = Duration::from_millis(100);
@@ -110,6 +110,7 @@ impl Admission {
     }
 }
 
+#[derive(Debug)]
 struct AddressPlace {
     admission: Option<Arc<Admission>>,
     peer: IpAddr,
@@ -128,14 +129,20 @@ impl Drop for AddressPlace {
     }
 }
 
+/// What an open connection occupies.
+#[derive(Debug)]
+pub(super) struct Places {
+    _one: OwnedSemaphorePermit,
+    _of_address: AddressPlace,
+    _opened: Opened,
+}
+
 /// What one worker's listening socket belongs to.
 #[derive(Debug, Clone)]
 pub(super) struct Door {
-    /// As the configuration has it.
-    pub address: ListenAddress,
-    pub name: Arc<str>,
+    pub entrance: Rc<Entrance>,
     pub admission: Arc<Admission>,
-    pub roll: Arc<Roll>,
+    pub parking: Rc<Parking>,
     pub here: Rc<OpenHere>,
     /// Told when the door is to be closed.
     pub closing: Rc<Notify>,
@@ -163,6 +170,7 @@ impl OpenHere {
     }
 }
 
+#[derive(Debug)]
 struct Opened {
     here: Rc<OpenHere>,
     counters: Arc<Counters>,
@@ -220,7 +228,7 @@ async fn let_in(current: &Rc<Current>, door: &Door, socket: &Entry) {
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(listener = %door.name, "cannot accept a connection: {error}; trying again");
+                tracing::warn!(listener = %door.entrance.name, "cannot accept a connection: {error}; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -229,16 +237,17 @@ async fn let_in(current: &Rc<Current>, door: &Door, socket: &Entry) {
 
 fn admit(current: &Rc<Current>, door: &Door, stream: Stream, peer: SocketAddr, place: OwnedSemaphorePermit) {
     let Some(address_place) = door.admission.of_address(peer.ip().to_canonical()) else {
-        tracing::debug!(%peer, listener = %door.name, "closed: client_connections_per_address is reached");
+        tracing::debug!(%peer, listener = %door.entrance.name, "closed: client_connections_per_address is reached");
         return;
     };
     let id = door.admission.next_id.fetch_add(1, Ordering::Relaxed);
     let arrival = Arrival { stream, peer, id };
     let site = current.site();
     let opened = Opened::new(&door.here, &site.counters);
-    let entrance = Entrance { address: door.address, name: Arc::clone(&door.name), roll: Arc::clone(&door.roll) };
-    let places = (place, address_place, opened);
-    tokio::task::spawn_local(client::serve(Rc::clone(current), site, entrance, arrival, places));
+    let places = Places { _one: place, _of_address: address_place, _opened: opened };
+    let newcomer = Box::new(Newcomer { arrival, entrance: Rc::clone(&door.entrance), places });
+    let current = Rc::clone(current);
+    door.parking.host(|| client::serve(current, site, newcomer));
 }
 
 /// Errors of the connection that was about to be accepted, not of the listening socket (accept(2)).

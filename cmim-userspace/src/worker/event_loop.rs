@@ -14,7 +14,9 @@ use tokio::task::spawn_local;
 
 use super::accept::{Admission, Door, OpenHere, accept};
 use super::device::Live;
+use super::parking::Parking;
 use crate::buffer::{BufferPool, Store};
+use crate::client::Entrance;
 use crate::config::model::ListenAddress;
 use crate::exchange::{Current, Drain, Site};
 use crate::kernel::{LocalLane, Splicer, WorkerLoad};
@@ -76,20 +78,20 @@ pub(super) struct Turn {
 /// Starts a worker's thread.
 pub(super) fn start(crew: Crew) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(format!("cmim-worker-{}", crew.worker)).spawn(move || {
-        let runtime = match LocalRuntime::new() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(worker = crew.worker, "cannot start an event loop: {error}");
-                return;
-            }
-        };
-        runtime.block_on(live(crew));
-        // Connections that outlived the grace end with their tasks.
-        runtime.shutdown_background();
+        let worker = crew.worker;
+        let lived = LocalRuntime::new().and_then(|runtime| {
+            let lived = runtime.block_on(live(crew));
+            // Connections that outlived the grace end with their tasks.
+            runtime.shutdown_background();
+            lived
+        });
+        if let Err(error) = lived {
+            tracing::error!(worker, "cannot start an event loop: {error}");
+        }
     })
 }
 
-async fn live(crew: Crew) {
+async fn live(crew: Crew) -> io::Result<()> {
     let idle_watch = Arc::new(IdleWatch::default());
     let Crew { worker, counters, store, roll, admission, load, first, mut turns, splicer, local, mut phase } = crew;
     let ground = Ground {
@@ -106,7 +108,15 @@ async fn live(crew: Crew) {
     let here = Rc::new(OpenHere::new(load.clone()));
     let Turn { live, log, sockets, done } = first;
     let current = Rc::new(Current::new(ground.site(live, log)));
-    let mut doors = Doors { current: Rc::clone(&current), admission, roll, here: Rc::clone(&here), open: Vec::new() };
+    let parking = Parking::open(&current)?;
+    let mut doors = Doors {
+        current: Rc::clone(&current),
+        admission,
+        roll,
+        parking: Rc::clone(&parking),
+        here: Rc::clone(&here),
+        open: Vec::new(),
+    };
     doors.open(sockets);
     // Nobody waits where the answer came too late.
     let _: Result<(), ()> = done.send(());
@@ -119,12 +129,13 @@ async fn live(crew: Crew) {
             // An error says that the main thread is gone, which ends this one too.
             told = phase.wait_for(|phase| *phase >= Phase::Retiring) => match told {
                 Ok(phase) => break *phase == Phase::Retiring,
-                Err(_) => return,
+                Err(_) => return Ok(()),
             },
             Some(Turn { live, log, sockets, done }) = turns.recv() => {
                 // First: who waits before a door that goes comes in as long as it has a listener.
                 doors.close(|address| !live.has_listener(address)).await;
                 current.replace(ground.site(live, log));
+                parking.wake_strangers(&current.site());
                 doors.open(sockets);
                 let _: Result<(), ()> = done.send(());
             }
@@ -134,10 +145,14 @@ async fn live(crew: Crew) {
     drop(turns);
     doors.close(|_| true).await;
     current.drain(retiring);
+    if !retiring {
+        parking.wake_all();
+    }
     tokio::select! {
         () = here.none_left() => {}
         _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
     }
+    Ok(())
 }
 
 /// What a worker has whatever the configuration.
@@ -179,6 +194,7 @@ struct Doors {
     current: Rc<Current>,
     admission: Arc<Admission>,
     roll: Arc<Roll>,
+    parking: Rc<Parking>,
     here: Rc<OpenHere>,
     open: Vec<OpenDoor>,
 }
@@ -204,10 +220,9 @@ impl Doors {
             };
             let closing = Rc::new(Notify::new());
             let door = Door {
-                address,
-                name,
+                entrance: Rc::new(Entrance { address, name, roll: Arc::clone(&self.roll) }),
                 admission: Arc::clone(&self.admission),
-                roll: Arc::clone(&self.roll),
+                parking: Rc::clone(&self.parking),
                 here: Rc::clone(&self.here),
                 closing: Rc::clone(&closing),
             };

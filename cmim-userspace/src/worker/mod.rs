@@ -9,6 +9,7 @@ mod device;
 mod doorways;
 mod event_loop;
 mod health;
+mod parking;
 mod predecessor;
 mod privileges;
 mod run;

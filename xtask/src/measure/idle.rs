@@ -21,6 +21,8 @@ const WANTED: usize = 10_000;
 const OPENERS: usize = 8;
 /// Asked before the count begins, so that what the first requests cost once is not counted.
 const FIRST: usize = 64;
+/// Every proxy has this time to notice that nothing happens.
+const IDLING: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Each round has new processes: memory that was once taken is not given back.
 const MAX_ROUNDS: usize = 3;
@@ -42,8 +44,9 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
     let metrics =
         vec![Metric::new(EACH, "KiB", Better::Lower), Metric::new("memory with all of them", "MiB", Better::Lower)];
     let about = format!(
-        "{count} client connections, each of which has had one reply of 1 KB and is kept open (limit of descriptors: {}). \
+        "{count} client connections, each of which has had one reply of 1 KB and has been idle for {} s (limit of descriptors: {}). \
          Memory is the proxy processes' resident memory; each round starts new ones.",
+        IDLING.as_secs(),
         run.descriptors
     );
     let mut results = Results::new("idle", about, network.shown(), metrics);
@@ -63,6 +66,7 @@ fn measure(network: &Network, proxy: &Proxy, count: usize) -> Result<Sample> {
     let pids = proxy.pids();
     let before = settled_kib(&pids);
     let connections = open(network, proxy.address, count)?;
+    thread::sleep(IDLING);
     let after = settled_kib(&pids);
     let mut alive = 0_usize;
     for connection in &connections {
