@@ -1,5 +1,7 @@
 //! The loop of one client connection: heads in, exchanges started and ended, the connection's own clocks.
 
+mod clocks;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,7 +9,6 @@ use std::time::Instant;
 
 use super::close::Ending;
 use super::departure::Departure;
-use super::parked::PARK_AFTER;
 use super::request::{self, Ended, Parsed};
 use super::running::Running;
 use crate::config::model::Listener;
@@ -75,15 +76,6 @@ enum Input {
     More,
     Nothing,
     Broken,
-}
-
-/// The connection's own clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Clock {
-    Head,
-    Idle,
-    Park,
-    Departure,
 }
 
 impl<'a> Connection<'a> {
@@ -370,46 +362,5 @@ impl<'a> Connection<'a> {
             self.running.poll_all_again();
         }
         None
-    }
-
-    /// `Ready(None)`: a clock ran out and the loop has something to do.
-    fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ending>> {
-        if self.link.has_ended() && !self.order.is_empty() {
-            self.departure.suspect(Instant::now());
-        }
-        let Some((deadline, clock)) = self.next_clock() else { return Poll::Pending };
-        if self.link.poll_timer(cx, deadline).is_pending() {
-            return Poll::Pending;
-        }
-        match clock {
-            Clock::Idle => Poll::Ready(Some(Ending::Idle)),
-            Clock::Park => {
-                self.rested = true;
-                Poll::Pending
-            }
-            Clock::Head => {
-                self.refuse_bytes(408, "the request head did not come whole within client_head".to_owned());
-                Poll::Ready(None)
-            }
-            Clock::Departure => {
-                let may_probe = self.version == Version::Http11 && !self.link.reply_has_begun();
-                let gone = self.departure.check(cx, self.link, may_probe, Instant::now());
-                Poll::Ready(gone.then_some(Ending::Gone))
-            }
-        }
-    }
-
-    fn next_clock(&self) -> Option<(Instant, Clock)> {
-        let timeouts = &self.site.config.timeouts;
-        let head = self.head_since.filter(|_| self.heads == Heads::Open);
-        let head = head.map(|since| (since + timeouts.client_head, Clock::Head));
-        let idle =
-            (self.order.is_empty() && head.is_none()).then(|| (self.idle_since + timeouts.client_idle, Clock::Idle));
-        let park =
-            (idle.is_some() && !self.rested && self.can_park()).then(|| (self.idle_since + PARK_AFTER, Clock::Park));
-        // Requests under way have clocks of their own; only a client that may have left is watched beside them.
-        let departure = self.departure.deadline().filter(|_| !self.order.is_empty());
-        let departure = departure.map(|deadline| (deadline, Clock::Departure));
-        [head, idle, park, departure].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
     }
 }
