@@ -1,7 +1,7 @@
 //! `cmim buffers`: the tiers that hold contents.
 
 use super::ask::Daemon;
-use super::screen::{Look, Paint};
+use super::screen::{Form, Look, Paint};
 use super::table::{Align, Cell, Table};
 use super::{CliError, Screen};
 use crate::control::figures;
@@ -19,18 +19,12 @@ written in the last 24 hours.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> Result<(), CliError> {
-    let buffers = daemon.buffers()?;
-    if args.json {
-        return screen.write_json(&buffers);
-    }
-    let text = listing(&buffers, screen.look());
-    screen.write(&text)
+    screen.show(&daemon.buffers()?, args.form, listing)
 }
 
 fn listing(buffers: &Buffers, look: Look) -> String {

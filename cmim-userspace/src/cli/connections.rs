@@ -1,7 +1,7 @@
 //! `cmim connections`: the client connections.
 
 use super::ask::Daemon;
-use super::screen::Look;
+use super::screen::{Form, Look};
 use super::table::{Align, Table};
 use super::{CliError, Screen};
 use crate::control::figures;
@@ -16,25 +16,20 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> Result<(), CliError> {
     let mut connections = daemon.connections()?;
     connections.sort_by_key(|connection| connection.id);
-    if args.json {
-        return screen.write_json(&connections);
-    }
-    if connections.is_empty() {
-        return screen.write("no client is connected\n");
-    }
-    let text = listing(&connections, screen.look());
-    screen.write(&text)
+    screen.show(connections.as_slice(), args.form, listing)
 }
 
 fn listing(connections: &[Connection], look: Look) -> String {
+    if connections.is_empty() {
+        return "no client is connected\n".to_owned();
+    }
     let mut table = Table::new([
         ("ID", Align::Right),
         ("LISTENER", Align::Left),

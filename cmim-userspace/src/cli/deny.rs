@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use super::ask::Daemon;
+use super::screen::Form;
 use super::{CliError, Screen};
 
 const EXAMPLES: &str = "\
@@ -37,9 +38,8 @@ enum Action {
     },
     /// List what is dropped, IPv4 first
     List {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        form: Form,
     },
 }
 
@@ -47,8 +47,7 @@ pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> 
     match &args.action {
         Action::Add { cidr } => screen.write(&format!("{}\n", daemon.deny(cidr)?)),
         Action::Remove { cidr } => screen.write(&format!("{}\n", daemon.allow(cidr)?)),
-        Action::List { json: true } => screen.write_json(&daemon.denied()?),
-        Action::List { json: false } => screen.write(&listing(&daemon.denied()?)),
+        Action::List { form } => screen.show(daemon.denied()?.as_slice(), *form, |denied, _| listing(denied)),
     }
 }
 

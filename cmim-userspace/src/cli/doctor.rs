@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::screen::{Look, Paint};
+use super::screen::{Form, Look, Paint};
 use super::{CliError, Screen, run};
 use crate::config::{self, Quick, model};
 use crate::kernel::{self, Finding};
@@ -22,19 +22,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) fn execute(args: &Args, screen: &mut Screen<'_>) -> Result<(), CliError> {
     let wanted = wanted(args.config.as_deref())?;
-    let findings = kernel::doctor(&wanted);
-    if args.json {
-        return screen.write_json(&findings);
-    }
-    let text = report(&findings, screen.look());
-    screen.write(&text)
+    screen.show(kernel::doctor(&wanted).as_slice(), args.form, report)
 }
 
 fn wanted(file: Option<&Path>) -> Result<model::Kernel, CliError> {

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::ask::Daemon;
-use super::screen::{Look, Paint};
+use super::screen::{Form, Look, Paint};
 use super::table::{Align, Cell, Table};
 use super::{CliError, Screen};
 use crate::control::figures::{bytes, count, per_second};
@@ -38,12 +38,7 @@ pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> 
     if args.watch {
         return watch(args, daemon, screen);
     }
-    let guard = daemon.guard()?;
-    if args.json {
-        return screen.write_json(&guard);
-    }
-    let text = page(&guard, None, screen.look());
-    screen.write(&text)
+    screen.show(&daemon.guard()?, Form { json: args.json }, |guard, look| page(guard, None, look))
 }
 
 /// Ends with the daemon, or with whoever reads.

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::ask::Daemon;
-use super::screen::Look;
+use super::screen::{Form, Look};
 use super::table::{Align, Table};
 use super::{CliError, Screen};
 use crate::control::figures;
@@ -19,9 +19,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 
     #[command(subcommand)]
     action: Option<Action>,
@@ -41,12 +40,7 @@ pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> 
         let done = daemon.cancel_job(id)?;
         return screen.write(&format!("{done}\n"));
     }
-    let jobs = daemon.jobs()?;
-    if args.json {
-        return screen.write_json(&jobs);
-    }
-    let text = listing(&jobs, screen.look());
-    screen.write(&text)
+    screen.show(daemon.jobs()?.as_slice(), args.form, listing)
 }
 
 fn listing(jobs: &[Job], look: Look) -> String {

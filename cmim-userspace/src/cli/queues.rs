@@ -1,7 +1,7 @@
 //! `cmim queues`: the requests that wait for a server with room, by upstream.
 
 use super::ask::Daemon;
-use super::screen::{Look, Paint};
+use super::screen::{Form, Look, Paint};
 use super::table::{Align, Cell, Table};
 use super::{CliError, Screen};
 use crate::control::figures;
@@ -16,18 +16,12 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> Result<(), CliError> {
-    let queues = daemon.queues()?;
-    if args.json {
-        return screen.write_json(&queues);
-    }
-    let text = listing(&queues, screen.look());
-    screen.write(&text)
+    screen.show(daemon.queues()?.as_slice(), args.form, listing)
 }
 
 fn listing(queues: &[Queue], look: Look) -> String {

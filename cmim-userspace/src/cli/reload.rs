@@ -1,6 +1,7 @@
 //! `cmim reload`: the daemon reads its file again.
 
 use super::ask::Daemon;
+use super::screen::Form;
 use super::{CliError, Screen};
 
 const EXAMPLES: &str = "\
@@ -15,15 +16,10 @@ its end. SIGHUP does the same, and opens the access log anew.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> Result<(), CliError> {
-    let reloaded = daemon.reload()?;
-    if args.json {
-        return screen.write_json(&reloaded);
-    }
-    screen.write(&format!("{}\n", reloaded.lines().join("\n")))
+    screen.show(&daemon.reload()?, args.form, |reloaded, _| format!("{}\n", reloaded.lines().join("\n")))
 }

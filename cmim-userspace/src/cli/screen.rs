@@ -73,6 +73,14 @@ impl Paint {
     }
 }
 
+/// How a command's answer is wanted; every listing takes this flag.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Form {
+    /// As JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// A command's standard output.
 pub struct Screen<'a> {
     out: &'a mut dyn Write,
@@ -104,10 +112,31 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
-    /// Pretty JSON and a line end.
-    pub(super) fn write_json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
-        let mut text = serde_json::to_string_pretty(value)?;
-        text.push('\n');
+    /// Writes an answer: as `text` puts it for people, or as pretty JSON.
+    pub(super) fn show<A: Serialize + ?Sized>(
+        &mut self,
+        answer: &A,
+        form: Form,
+        text: impl FnOnce(&A, Look) -> String,
+    ) -> Result<(), CliError> {
+        let text = if form.json { serde_json::to_string_pretty(answer)? + "\n" } else { text(answer, self.look) };
         self.write(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_shown_in_the_form_that_was_asked_for() {
+        let shown = |json| {
+            let mut out = Vec::new();
+            let mut screen = Screen::new(&mut out, Look::default());
+            screen.show(&["one"][..], Form { json }, |answer, _| answer.join("\n") + " for people\n").expect("written");
+            String::from_utf8(out).expect("text")
+        };
+        assert_eq!(shown(false), "one for people\n");
+        assert_eq!(shown(true), "[\n  \"one\"\n]\n");
     }
 }

@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use super::ask::Daemon;
 use super::save::Edited;
-use super::screen::{Look, Paint};
+use super::screen::{Form, Look, Paint};
 use super::table::{Align, Cell, Table};
 use super::{CliError, Screen};
 use crate::config::{self, NewServer};
@@ -26,9 +26,8 @@ Without --save, what was added or removed holds until the file is read again.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 
     #[command(subcommand)]
     action: Option<Action>,
@@ -91,12 +90,7 @@ pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> 
         let done = change(action, daemon)?;
         return screen.write(&format!("{done}\n"));
     }
-    let servers = daemon.servers()?;
-    if args.json {
-        return screen.write_json(&servers);
-    }
-    let text = listing(&servers, screen.look(), "");
-    screen.write(&text)
+    screen.show(daemon.servers()?.as_slice(), args.form, |servers, look| listing(servers, look, ""))
 }
 
 fn change(action: &Action, daemon: &Daemon) -> Result<String, CliError> {

@@ -1,7 +1,7 @@
 //! `cmim splices`: what the kernel carries between two sockets by itself.
 
 use super::ask::Daemon;
-use super::screen::{Look, Paint};
+use super::screen::{Form, Look, Paint};
 use super::table::{Align, Cell, Table};
 use super::{CliError, Screen};
 use crate::control::figures;
@@ -21,18 +21,12 @@ waits for it to do so.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> Result<(), CliError> {
-    let splices = daemon.splices()?;
-    if args.json {
-        return screen.write_json(&splices);
-    }
-    let text = listing(&splices, screen.look());
-    screen.write(&text)
+    screen.show(daemon.splices()?.as_slice(), args.form, listing)
 }
 
 fn listing(splices: &[Splice], look: Look) -> String {

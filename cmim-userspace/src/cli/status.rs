@@ -1,7 +1,7 @@
 //! `cmim status`: the running device on one screen.
 
 use super::ask::Daemon;
-use super::screen::{Look, Paint};
+use super::screen::{Form, Look, Paint};
 use super::{CliError, Screen, servers};
 use crate::control::figures::{bytes, count, fraction, percent, span};
 use crate::control::message::{BufferTier, Lane, Status};
@@ -19,18 +19,12 @@ const BAR: usize = 12;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> Result<(), CliError> {
-    let status = daemon.status()?;
-    if args.json {
-        return screen.write_json(&status);
-    }
-    let text = page(&status, screen.look());
-    screen.write(&text)
+    screen.show(&daemon.status()?, args.form, page)
 }
 
 fn page(status: &Status, look: Look) -> String {
