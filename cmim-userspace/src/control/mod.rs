@@ -9,11 +9,13 @@ mod error;
 pub mod figures;
 pub mod message;
 mod server;
+mod socket;
 
 pub use client::ask;
 pub use device::Device;
 pub use error::ControlError;
-pub use server::{Answering, ControlSocket, bind, bind_beside, serve};
+pub use server::serve;
+pub use socket::{Answering, ControlSocket, bind, bind_beside};
 
 #[cfg(test)]
 pub(crate) use server::tests::FakeDevice;
