@@ -3,10 +3,12 @@
 //! The binary is the one that `CMIM_BIN` names, else the newest of `target/release/cmim` and `target/test-device/cmim`.
 //! Nothing here links the device: a test sees what an operator, a client or a server sees.
 
+pub mod bpftool;
 pub mod client;
 pub mod deadline;
 pub mod device;
 pub mod fields;
+pub mod guarded;
 pub mod load;
 pub mod mounts;
 pub mod netns;
@@ -22,6 +24,7 @@ pub mod wire;
 
 pub use client::{Client, Framing, Reply};
 pub use device::Device;
+pub use guarded::Guarded;
 pub use load::Load;
 pub use netns::Namespace;
 pub use origin::{Crew, Lighttpd, Nginx, Php, Request, ScriptedServer, ServerSide};

@@ -3,11 +3,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cmim_tests::bpftool::dump;
 use cmim_tests::deadline::{PATIENCE, until, until_true};
 use cmim_tests::{Client, Device, ScriptedServer, Setup, skip};
 use rustix::process::Signal;
@@ -72,18 +71,6 @@ fn splices(device: &Device, tunnels: usize) -> Vec<Value> {
         let splices = splices.as_array().expect("a list").clone();
         (splices.len() == 2 * tunnels).then_some(splices)
     })
-}
-
-/// The entries of a pinned map, with fields by name.
-#[track_caller]
-fn dump(pin_dir: &Path, map: &str) -> Vec<Value> {
-    let output = Command::new(skip::find("bpftool").expect("bpftool"))
-        .args(["-j", "map", "dump", "pinned"])
-        .arg(pin_dir.join(map))
-        .output()
-        .expect("running bpftool");
-    let entries: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    entries.as_array().expect("a list").iter().map(|entry| entry["formatted"].clone()).collect()
 }
 
 fn number(value: &Value, name: &str) -> u64 {

@@ -2,12 +2,14 @@
 //!
 //! They need root, BPF and an embedded object; without one of them a test says `SKIPPED` and why.
 
+mod answers;
 mod flood;
 mod frames;
 mod guarding;
 pub(crate) mod host;
 mod local;
 mod pieces;
+mod segment;
 mod splicing;
 mod steering;
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use aya::programs::xdp::XdpMode as AyaMode;
 
-use super::frames::{SYN, Segment};
 use super::host::{HERE_V4, Host, INTERFACE, PEER_INTERFACE, PEER_V4, RawLink, enter, in_namespaces, ip, set_sysctl};
+use super::segment::{SYN, Segment};
 use super::{listening, settings};
 use crate::config::model::{Kernel, KernelMode, XdpMode};
 use crate::kernel::{KernelPart, load, start};

@@ -1,152 +1,35 @@
-//! Packets made by hand, and what the loaded guard says of each (`BPF_PROG_TEST_RUN`).
+//! What the loaded guard says of single packets (`BPF_PROG_TEST_RUN`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aya::programs::{Program, TestRun as _, Xdp};
 use aya::{TestRunOptions, TestRunResult};
 use cmim_common::counters::Counters;
 use cmim_common::names;
 
-use super::host::{HERE_MAC, HERE_V4, HERE_V6, INTERFACE, PEER_MAC, PEER_V4, PEER_V6, in_namespaces, ip, set_sysctl};
+use super::host::{HERE_V4, HERE_V6, INTERFACE, PEER_V4, PEER_V6, in_namespaces, ip, set_sysctl};
+use super::segment::{ACK, FIN, PSH, RST, SERVICE_VLAN, SYN, Segment, TCP, UDP, URG, VLAN, framed, v4, v6};
 use super::{listening, settings};
 use crate::config::model::{Kernel, KernelMode};
 use crate::kernel::KernelPart;
 use crate::kernel::start;
 
-pub(super) const FIN: u8 = 0x01;
-pub(super) const SYN: u8 = 0x02;
-pub(super) const RST: u8 = 0x04;
-pub(super) const PSH: u8 = 0x08;
-pub(super) const ACK: u8 = 0x10;
-pub(super) const URG: u8 = 0x20;
-
 const DROP: u32 = 1;
-const PASS: u32 = 2;
-const TX: u32 = 3;
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const VLAN: u16 = 0x8100;
-const SERVICE_VLAN: u16 = 0x88a8;
-/// MSS 1460, SACK permitted, timestamps, window scaling 7: as Linux sends it.
-const LINUX_OPTIONS: [u8; 20] = [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
-
-/// A TCP segment on its way to the guarded interface.
-#[derive(Clone)]
-pub(super) struct Segment {
-    pub source: SocketAddr,
-    pub destination: SocketAddr,
-    pub flags: u8,
-    pub sequence: u32,
-    pub acknowledged: u32,
-    pub options: Vec<u8>,
-}
-
-impl Segment {
-    pub(super) fn new(source: SocketAddr, destination: SocketAddr, flags: u8) -> Self {
-        Self { source, destination, flags, sequence: 1_000, acknowledged: 0, options: LINUX_OPTIONS.to_vec() }
-    }
-
-    /// The TCP header with a right checksum.
-    fn tcp(&self) -> Vec<u8> {
-        let mut tcp = self.source.port().to_be_bytes().to_vec();
-        tcp.extend(self.destination.port().to_be_bytes());
-        tcp.extend(self.sequence.to_be_bytes());
-        tcp.extend(self.acknowledged.to_be_bytes());
-        let words = u8::try_from((20 + self.options.len()) / 4).expect("at most 60 bytes");
-        tcp.extend([words << 4, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
-        tcp.extend(&self.options);
-        let pseudo = [addresses(self.source.ip(), self.destination.ip()), vec![0, TCP, 0, words * 4]].concat();
-        let checksum = checksum(&[pseudo, tcp.clone()].concat());
-        tcp[16..18].copy_from_slice(&checksum);
-        tcp
-    }
-
-    /// As it goes over the wire, behind these VLAN tags.
-    pub(super) fn frame(&self, tags: &[u16]) -> Vec<u8> {
-        let (ethertype, ip) = match (self.source.ip(), self.destination.ip()) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => (0x0800, v4(source, destination, TCP, [0, 0], &[])),
-            (IpAddr::V6(source), IpAddr::V6(destination)) => (0x86dd, v6(source, destination, TCP)),
-            _ => panic!("addresses of one family"),
-        };
-        framed(tags, ethertype, &[ip, self.tcp()])
-    }
-}
-
-fn framed(tags: &[u16], ethertype: u16, parts: &[Vec<u8>]) -> Vec<u8> {
-    let mut frame = [HERE_MAC, PEER_MAC].concat();
-    for tag in tags {
-        frame.extend(tag.to_be_bytes());
-        frame.extend([0, 7]);
-    }
-    frame.extend(ethertype.to_be_bytes());
-    let parts = parts.concat();
-    frame.extend(with_length(parts, ethertype));
-    frame
-}
-
-/// Fills the IP header's length and checksum in.
-fn with_length(mut packet: Vec<u8>, ethertype: u16) -> Vec<u8> {
-    let length = u16::try_from(packet.len()).expect("a small packet");
-    if ethertype == 0x0800 {
-        packet[2..4].copy_from_slice(&length.to_be_bytes());
-        let header = usize::from(packet[0] & 0x0f) * 4;
-        let checksum = checksum(&packet[..header]);
-        packet[10..12].copy_from_slice(&checksum);
-    } else if ethertype == 0x86dd {
-        packet[4..6].copy_from_slice(&(length - 40).to_be_bytes());
-    }
-    packet
-}
-
-fn v4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, fragment: [u8; 2], options: &[u8]) -> Vec<u8> {
-    let words = u8::try_from(5 + options.len() / 4).expect("a small number of this test");
-    let mut header = vec![0x40 | words, 0, 0, 0, 0, 1, fragment[0], fragment[1], 64, protocol, 0, 0];
-    header.extend(source.octets());
-    header.extend(destination.octets());
-    header.extend(options);
-    header
-}
-
-fn v6(source: Ipv6Addr, destination: Ipv6Addr, next: u8) -> Vec<u8> {
-    let mut header = vec![0x60, 0, 0, 0, 0, 0, next, 64];
-    header.extend(source.octets());
-    header.extend(destination.octets());
-    header
-}
-
-fn addresses(source: IpAddr, destination: IpAddr) -> Vec<u8> {
-    [source, destination]
-        .iter()
-        .flat_map(|ip| match ip {
-            IpAddr::V4(ip) => ip.octets().to_vec(),
-            IpAddr::V6(ip) => ip.octets().to_vec(),
-        })
-        .collect()
-}
-
-/// RFC 1071; of bytes that contain a right one it is zero.
-fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let mut sum = 0_u32;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    (!u16::try_from(sum).expect("folded")).to_be_bytes()
-}
+pub(super) const PASS: u32 = 2;
+pub(super) const TX: u32 = 3;
 
 /// A loaded guard on no interface.
-struct Bench {
-    part: KernelPart,
+pub(super) struct Bench {
+    pub part: KernelPart,
 }
 
 impl Bench {
-    fn new(kernel: &Kernel, listeners: &[(u32, SocketAddr)]) -> Self {
+    pub(super) fn new(kernel: &Kernel, listeners: &[(u32, SocketAddr)]) -> Self {
         Self { part: start(kernel, &listening(listeners), 1).expect("the kernel part starts here") }
     }
 
     /// The guard's word on a frame, and the frame as it left it.
-    fn run(&self, frame: &[u8]) -> (u32, Vec<u8>) {
+    pub(super) fn run(&self, frame: &[u8]) -> (u32, Vec<u8>) {
         let ebpf = self.part.loaded().expect("loaded").ebpf();
         let Some(Program::Xdp(guard)) = ebpf.program(names::GUARD) else {
             panic!("the guard is an XDP program");
@@ -159,20 +42,20 @@ impl Bench {
         (return_value, out)
     }
 
-    fn says(&self, frame: &[u8]) -> u32 {
+    pub(super) fn says(&self, frame: &[u8]) -> u32 {
         self.run(frame).0
     }
 
-    fn counters(&self) -> Counters {
+    pub(super) fn counters(&self) -> Counters {
         self.part.counters().expect("readable").expect("loaded")
     }
 }
 
-fn client(port: u16) -> SocketAddr {
+pub(super) fn client(port: u16) -> SocketAddr {
     (PEER_V4, port).into()
 }
 
-fn client_v6(port: u16) -> SocketAddr {
+pub(super) fn client_v6(port: u16) -> SocketAddr {
     (PEER_V6, port).into()
 }
 
@@ -379,98 +262,5 @@ fn a_listener_over_its_rate_is_closed_where_the_host_takes_no_cookies() {
         assert!(guard.why_no_cookies.expect("why not").contains("tcp_syncookies is 0"));
         assert_eq!(guard.listeners[0].dropped_rate, 80);
         assert_eq!(guard.listeners[0].syns_passed, 20);
-    });
-}
-
-/// Over its rate, on a host whose listeners make cookies always.
-fn flooded(host: &super::host::Host, listeners: &[(u32, SocketAddr)]) -> Bench {
-    set_sysctl("net.ipv4.tcp_syncookies", 2);
-    let rates = Kernel { syn_rate_per_listener: 1, ..settings(KernelMode::Required, host.bpffs().join("cmim"), &[]) };
-    let bench = Bench::new(&rates, listeners);
-    for (_, to) in listeners {
-        let source = if to.is_ipv4() { client(1) } else { client_v6(1) };
-        assert_eq!(bench.says(&Segment::new(source, *to, SYN).frame(&[])), PASS, "the only one of this second");
-    }
-    bench
-}
-
-#[test]
-fn a_syn_over_the_rate_becomes_its_own_reply_with_a_cookie_that_the_kernel_knows() {
-    in_namespaces("a_syn_over_the_rate_becomes_its_own_reply", |host| {
-        let v4 = TcpListener::bind((HERE_V4, 0)).expect("a free port");
-        let v6 = TcpListener::bind((HERE_V6, 0)).expect("a free port");
-        let [to_v4, to_v6] = [&v4, &v6].map(|listener| listener.local_addr().expect("an address"));
-        let bench = flooded(host, &[(1, to_v4), (2, to_v6)]);
-        let mut sent = 0;
-        for (source, to, ip_header) in [(client(7_000), to_v4, 20), (client_v6(7_000), to_v6, 40)] {
-            for tags in [&[][..], &[VLAN], &[SERVICE_VLAN, VLAN]] {
-                for options in [Vec::new(), vec![2, 4, 5, 180], LINUX_OPTIONS.to_vec(), vec![1; 40]] {
-                    let syn = Segment { options, ..Segment::new(source, to, SYN) };
-                    let (says, reply) = bench.run(&syn.frame(tags));
-                    assert_eq!(says, TX, "{to}, tags {tags:x?}, {} bytes of options", syn.options.len());
-                    sent += 1;
-                    let at = 14 + 4 * tags.len();
-                    assert_eq!(reply.len(), (at + ip_header + 24).max(60));
-                    assert_eq!(reply[..12], [PEER_MAC, HERE_MAC].concat());
-                    let (ip, tcp) = reply[at..at + ip_header + 24].split_at(ip_header);
-                    let from_to = addresses(to.ip(), source.ip());
-                    assert!(ip.ends_with(&from_to), "addresses change places");
-                    if ip_header == 20 {
-                        assert_eq!(checksum(ip), [0, 0]);
-                    }
-                    assert_eq!(checksum(&[&from_to[..], &[0, TCP, 0, 24], tcp].concat()), [0, 0]);
-                    assert_eq!(tcp[..2], to.port().to_be_bytes());
-                    assert_eq!(tcp[2..4], source.port().to_be_bytes());
-                    assert_eq!(tcp[8..12], (syn.sequence + 1).to_be_bytes());
-                    assert_eq!(tcp[13], SYN | ACK);
-
-                    let cookie = u32::from_be_bytes(tcp[4..8].try_into().expect("four bytes"));
-                    let ack = Segment {
-                        sequence: 1_001,
-                        acknowledged: cookie.wrapping_add(1),
-                        ..Segment::new(source, to, ACK)
-                    };
-                    assert_eq!(bench.says(&ack.frame(tags)), PASS);
-                    assert_eq!(bench.counters().cookies_returned, sent, "the kernel knows it again");
-                    // Not the next number: a cookie holds a place in the kernel's table of segment sizes, so that some of
-                    // its neighbours are cookies as well (`__cookie_v4_check`). The upper bits are its minute.
-                    let forged = Segment { acknowledged: ack.acknowledged ^ 0x8080_0000, ..ack };
-                    assert_eq!(bench.says(&forged.frame(tags)), PASS, "the kernel is to judge it");
-                    assert_eq!(bench.counters().cookies_returned, sent, "but it is no cookie");
-                }
-            }
-        }
-        let counters = bench.counters();
-        assert_eq!(counters.cookies_sent, sent);
-        assert_eq!(counters.packets, counters.passed + counters.cookies_sent);
-        let guard = bench.part.guard().expect("readable");
-        assert_eq!(guard.listeners.iter().map(|listener| listener.cookies_sent).sum::<u64>(), sent);
-    });
-}
-
-#[test]
-fn a_syn_over_the_rate_that_no_cookie_can_answer_is_left_to_the_kernel() {
-    in_namespaces("a_syn_over_the_rate_that_no_cookie_can_answer_is_left_to_the_kernel", |host| {
-        let listener = TcpListener::bind((HERE_V4, 0)).expect("a free port");
-        let to = listener.local_addr().expect("an address");
-        let nobody = SocketAddr::from((HERE_V4, 9));
-        let bench = flooded(host, &[(1, to), (2, nobody)]);
-        let syn = Segment::new(client(7_000), to, SYN);
-        let unplain = framed(&[], 0x0800, &[v4(PEER_V4, HERE_V4, TCP, [0, 0], &[1; 4]), syn.tcp()]);
-        assert_eq!(bench.says(&unplain), PASS, "IP options");
-        assert_eq!(bench.says(&Segment::new(client(7_000), nobody, SYN).frame(&[])), PASS, "nobody listens");
-        let mut cut = syn.frame(&[]);
-        cut.truncate(cut.len() - 4);
-        assert_eq!(bench.says(&cut), PASS, "the options are cut");
-        let mut long = syn.frame(&[]);
-        long[14 + 20 + 12] = 0xf0;
-        assert_eq!(bench.says(&long), PASS, "the header says that it is longer than the packet");
-        long[14 + 20 + 12] = 0x40;
-        assert_eq!(bench.says(&long), PASS, "the header says that it is shorter than a header");
-        set_sysctl("net.ipv4.tcp_syncookies", 1);
-        assert_eq!(bench.says(&syn.frame(&[])), PASS, "the kernel's queue has room");
-        set_sysctl("net.ipv4.tcp_syncookies", 2);
-        assert_eq!(bench.says(&syn.frame(&[])), TX);
-        assert_eq!(bench.counters().cookies_sent, 1);
     });
 }

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use cmim_common::names;
 
-use super::frames::{FIN, PSH, SYN, Segment, URG};
 use super::host::{
     HERE_V4, HERE_V6, INTERFACE, PEER_INTERFACE, PEER_V4, PEER_V6, RawLink, become_nobody, in_namespaces, ip,
 };
+use super::segment::{FIN, PSH, SYN, Segment, URG};
 use super::{listening, settings, started, wait_until};
 use crate::config::model::{Kernel, KernelMode, XdpMode};
 use crate::kernel::{KernelPart, start};
