@@ -1,6 +1,6 @@
-//! Numbers as heads and chunk lines write them.
+//! Numbers as heads, chunk lines and the access log write them.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 /// A u64 has at most 20 decimal digits.
 const MOST_DECIMAL: usize = 20;
@@ -8,7 +8,7 @@ const MOST_DECIMAL: usize = 20;
 const MOST_HEX: usize = 16;
 
 /// Writes a number in decimal. By hand, because the standard formatter costs more than the rest of a small head.
-pub(super) fn put_decimal(number: u64, out: &mut BytesMut) {
+pub fn put_decimal(number: u64, out: &mut impl BufMut) {
     let mut digits = [0; MOST_DECIMAL];
     let mut rest = number;
     let mut used = 0;
@@ -24,7 +24,7 @@ pub(super) fn put_decimal(number: u64, out: &mut BytesMut) {
 }
 
 /// Writes a number in hexadecimal.
-pub(super) fn put_hex(number: u64, out: &mut BytesMut) {
+pub(super) fn put_hex(number: u64, out: &mut impl BufMut) {
     let mut digits = [0; MOST_HEX];
     let mut rest = number;
     let mut used = 0;
@@ -38,4 +38,19 @@ pub(super) fn put_hex(number: u64, out: &mut BytesMut) {
         }
     }
     out.put_slice(digits.get(MOST_HEX - used..).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_whole() {
+        for value in [0, 9, 10, 15, 16, 99, 100, 255, 1_000, u64::MAX] {
+            let (mut decimal, mut hex) = (Vec::new(), Vec::new());
+            put_decimal(value, &mut decimal);
+            put_hex(value, &mut hex);
+            assert_eq!((decimal, hex), (value.to_string().into_bytes(), format!("{value:x}").into_bytes()));
+        }
+    }
 }

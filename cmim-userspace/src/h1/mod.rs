@@ -25,6 +25,7 @@ mod tests;
 
 pub use authority::host_of;
 pub use chunked::{ChunkedDecoder, Decoded, LAST_CHUNK, chunk_header, last_chunk};
+pub use digits::put_decimal;
 pub use encode::{ReplyDelimit, ReplyTo, RequestDelimit};
 pub use error::{ChunkError, FramingError, HeadError, ReplyError, RequestError};
 pub use fields::Fields;

@@ -26,6 +26,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 pub(super) use self::host::skipped;
 use self::host::{HERE_V4, HERE_V6, INTERFACE, become_nobody, in_namespaces};
+pub(crate) use self::splicing::flood;
 use super::{KernelError, KernelPart, Listening, OpenSockets, start};
 use crate::config::model::{Kernel, KernelMode, LocalBypass, SpliceMode, XdpMode};
 use crate::net;

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::access_log::Entry;
+use crate::h1::put_decimal;
 
 /// Formatting a date costs more than the rest of a line, so its text is kept for the second that it names.
 #[derive(Debug, Default)]
@@ -89,9 +90,9 @@ pub(super) fn combined(out: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) 
         push_combined(out, entry.version.as_bytes());
     }
     out.extend_from_slice(b"\" ");
-    push_number(out, entry.status.into());
+    put_decimal(entry.status.into(), out);
     out.push(b' ');
-    push_number(out, entry.bytes_out);
+    put_decimal(entry.bytes_out, out);
     for field in [entry.referer, entry.user_agent] {
         out.extend_from_slice(b" \"");
         push_combined(out, field.unwrap_or(b"-"));
@@ -125,7 +126,7 @@ fn text_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 fn number_field(out: &mut Vec<u8>, name: &str, value: u64) {
     key(out, name);
-    push_number(out, value);
+    put_decimal(value, out);
 }
 
 /// Milliseconds with three decimals; absent where there is none.
@@ -133,7 +134,7 @@ fn time_field(out: &mut Vec<u8>, name: &str, value: Option<Duration>) {
     let Some(value) = value else { return };
     key(out, name);
     let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-    push_number(out, micros / 1_000);
+    put_decimal(micros / 1_000, out);
     out.push(b'.');
     push_padded(out, micros % 1_000);
 }
@@ -179,24 +180,7 @@ fn push_padded(out: &mut Vec<u8>, value: u64) {
     if value < 10 {
         out.push(b'0');
     }
-    push_number(out, value);
-}
-
-/// Several a line: the formatting machinery would cost as much as the rest of the line.
-fn push_number(out: &mut Vec<u8>, value: u64) {
-    let mut digits = [0_u8; 20];
-    let mut rest = value;
-    let mut used = 0;
-    for place in digits.iter_mut().rev() {
-        // A remainder of ten fits a byte.
-        *place = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        used += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.last_chunk::<20>().map_or(&[][..], |all| all.split_at(20 - used).1));
+    put_decimal(value, out);
 }
 
 fn push_address(out: &mut Vec<u8>, address: SocketAddr) {
@@ -204,7 +188,7 @@ fn push_address(out: &mut Vec<u8>, address: SocketAddr) {
         SocketAddr::V4(address) => {
             push_ip(out, (*address.ip()).into());
             out.push(b':');
-            push_number(out, address.port().into());
+            put_decimal(address.port().into(), out);
         }
         SocketAddr::V6(address) => {
             // Writing into a Vec cannot fail.
@@ -217,10 +201,10 @@ fn push_ip(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
             let [a, b, c, d] = address.octets();
-            push_number(out, a.into());
+            put_decimal(a.into(), out);
             for octet in [b, c, d] {
                 out.push(b'.');
-                push_number(out, octet.into());
+                put_decimal(octet.into(), out);
             }
         }
         IpAddr::V6(address) => {
@@ -338,15 +322,6 @@ pub(super) mod tests {
         json(&mut out, &mut clock, &moved);
         let text = String::from_utf8(out).expect("UTF-8");
         assert!(text.contains("00:00:00.042Z") && text.contains("00:00:01.042Z"), "{text}");
-    }
-
-    #[test]
-    fn numbers_are_written_whole() {
-        for value in [0, 9, 10, 99, 100, 1_000, u64::MAX] {
-            let mut out = Vec::new();
-            push_number(&mut out, value);
-            assert_eq!(out, value.to_string().into_bytes());
-        }
     }
 
     #[test]

@@ -144,7 +144,7 @@ fn bytes_that_came_before_are_carried_in_front_of_those_that_come_later() {
 }
 
 /// Sends until nothing is taken for a while.
-fn flood(mut socket: &TcpStream) -> u64 {
+pub(crate) fn flood(mut socket: &TcpStream) -> u64 {
     socket.set_nonblocking(true).expect("a socket");
     let (bytes, mut sent, mut last) = ([7; 64 * 1024], 0, Instant::now());
     while last.elapsed().as_millis() < 100 {

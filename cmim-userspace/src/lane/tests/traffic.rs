@@ -1,9 +1,9 @@
 //! Peers that send and receive at random, and say what went by.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Numbers that a seed determines (xorshift64).
 pub(super) struct Dice(pub(super) u64);
@@ -77,20 +77,4 @@ pub(super) fn receive(socket: &TcpStream, seed: u64) -> JoinHandle<Sum> {
             rest(&mut dice);
         }
     })
-}
-
-/// Sends until nothing is taken for a while.
-pub(super) fn flood(mut socket: &TcpStream) -> u64 {
-    socket.set_nonblocking(true).expect("a socket");
-    let (bytes, mut sent, mut last) = ([7; 64 * 1024], 0, Instant::now());
-    while last.elapsed() < Duration::from_millis(100) {
-        match socket.write(&bytes) {
-            Ok(count) => {
-                sent += count as u64;
-                last = Instant::now();
-            }
-            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
-        }
-    }
-    sent
 }

@@ -10,9 +10,10 @@ use bytes::BytesMut;
 
 use super::super::sockmap::{Splicer, Tunnel};
 use super::super::tunnel::{Carried, End};
-use super::traffic::{Dice, flood, receive, send};
+use super::traffic::{Dice, receive, send};
 use super::{WINDOW, end, pair, stream, with_lane};
 use crate::buffer::BufferPool;
+use crate::kernel::tests::flood;
 use crate::net::Stream;
 
 async fn tunnel(splicer: &Splicer, first: &Stream, second: &Stream) -> (Carried, io::Result<()>) {
