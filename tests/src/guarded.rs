@@ -40,7 +40,7 @@ pub struct Guarded {
     pub device: Device,
     pub server: ScriptedServer,
     pub outside: Namespace,
-    _inside: Namespace,
+    pub inside: Namespace,
 }
 
 impl Guarded {
@@ -50,15 +50,25 @@ impl Guarded {
 
     /// With further lines of the `[kernel]` table.
     pub fn start_with(mode: &'static str, lines: &str) -> Self {
+        Self::made(mode, lines, "")
+    }
+
+    /// With further lines of the `[daemon]` table as well.
+    pub fn start_with_daemon(daemon: &str, lines: &str) -> Self {
+        Self::made("required", lines, daemon)
+    }
+
+    fn made(mode: &'static str, lines: &str, daemon: &str) -> Self {
         let (inside, outside) = (Namespace::new(), Namespace::new());
         inside.join((INTERFACE, "10.77.0.1/24"), &outside, ("peer0", "10.77.0.2/24"));
         let server = inside.run(|| ScriptedServer::start(ok));
         let device = Setup::before(&[server.address()])
+            .daemon(daemon)
             .listen_at(([10, 77, 0, 1], PORT).into())
             .kernel(mode, &format!("interfaces = [\"{INTERFACE}\"]\n{lines}"))
             .inside(&inside)
             .start();
-        Self { device, server, outside, _inside: inside }
+        Self { device, server, outside, inside }
     }
 
     pub fn client(&self) -> Client {

@@ -1,6 +1,6 @@
 //! Section 9, guard: the block list, the counters and the rates, from the command line, over a reload and an upgrade.
 
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use cmim_tests::bpftool::{dump, number, pins, program_names};
@@ -93,6 +93,30 @@ fn guard_shows_interfaces_limits_and_what_was_counted() {
     let shown = bench.device.cmim(&["guard"]);
     let page = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.status.success() && page.contains(INTERFACE) && page.contains("1 SYN/s"), "{page}");
+}
+
+#[test]
+fn the_metrics_have_the_guards_counters_by_reason_and_listener() {
+    if skipped("the_metrics_have_the_guards_counters_by_reason_and_listener") {
+        return;
+    }
+    let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, 9_900));
+    let bench = Guarded::start_with_daemon(&format!("metrics_address = \"{metrics}\""), "syn_rate_per_source = 1");
+    until_true("a SYN is over the limit", PATIENCE, || !connects(&bench));
+    let told = bench.device.json(&["guard"]);
+    let text = bench.inside.run(|| Client::connect(metrics).get("/metrics").text());
+    let (counters, listener) = (&told["counters"], &told["listeners"][0]);
+    let of = format!("listener=\"web\",address=\"10.77.0.1:{PORT}\"");
+    for (name, figure) in [
+        ("cmim_guard_dropped_total{reason=\"rate\"}".to_owned(), &counters["dropped_rate"]),
+        ("cmim_guard_dropped_total{reason=\"denied\"}".to_owned(), &counters["dropped_denied"]),
+        (format!("cmim_guard_listener_syns_passed_total{{{of}}}"), &listener["syns_passed"]),
+        (format!("cmim_guard_listener_dropped_total{{{of},reason=\"rate\"}}"), &listener["dropped_rate"]),
+    ] {
+        let line = format!("{name} {figure}");
+        assert!(text.lines().any(|found| found == line), "no `{line}` in {text}");
+    }
+    assert!(counters["dropped_rate"].as_u64() > Some(0), "{told}");
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn assert_metrics_agree(metrics: &str, told: &Value) {
         ("cmim_buffer_spilled_total", "spilled_total"),
         ("cmim_buffer_refused_total", "refused_total"),
         ("cmim_buffer_written_bytes_total", "written_total"),
+        ("cmim_buffer_written_per_day_bytes", "written_per_day"),
     ] {
         for tier in ["memory", "flash", "disk"] {
             let line = format!("{name}{{tier=\"{tier}\"}} {}", told[tier][figure]);

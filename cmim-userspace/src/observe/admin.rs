@@ -59,7 +59,7 @@ async fn status_page(State(device): State<Arc<dyn Device>>) -> impl IntoResponse
 }
 
 async fn metrics_text(State(device): State<Arc<dyn Device>>) -> impl IntoResponse {
-    let text = metrics::text(&device.status(), &device.totals());
+    let text = metrics::text(&device.status(), &device.totals(), device.guard().ok().as_ref());
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 

@@ -1,19 +1,21 @@
 //! The text of `/metrics`, in the Prometheus exposition format.
 //!
-//! Owns the metrics' names and help. Written by hand from a [`Status`] and the [`Totals`]: the workers keep the figures
-//! already, and a registry would hold each of them a second time.
+//! Owns the metrics' names and help. Written by hand from a [`Status`], the [`Totals`] and the [`Guard`]'s answer: workers
+//! and kernel keep the figures already, and a registry would hold each of them a second time.
+
+mod guard;
 
 use std::fmt::{self, Display, Write};
 
 use super::counters::Totals;
-use crate::control::message::{BufferTier, Lane, Server, Status};
+use crate::control::message::{BufferTier, Guard, Lane, Server, Status};
 
 /// What `/metrics` is served as.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All metrics of the device.
+/// All metrics of the device; those of the guard only where there is one.
 #[must_use]
-pub(super) fn text(status: &Status, totals: &Totals) -> String {
+pub(super) fn text(status: &Status, totals: &Totals, guard: Option<&Guard>) -> String {
     let mut out = Exposition::default();
     device(&mut out, status);
     connections(&mut out, totals, status);
@@ -22,6 +24,9 @@ pub(super) fn text(status: &Status, totals: &Totals) -> String {
     buffers(&mut out, status);
     lanes(&mut out, status);
     servers(&mut out, &status.servers);
+    if let Some(guard) = guard {
+        guard::guard(&mut out, guard);
+    }
     out.text
 }
 
@@ -139,13 +144,16 @@ fn buffers(out: &mut Exposition, status: &Status) {
             .into_iter()
             .filter_map(|(name, tier)| tier.map(|tier| (name, tier)))
             .collect();
-    let families: [Family<BufferTier>; 7] = [
+    let families: [Family<BufferTier>; 8] = [
         ("cmim_buffer_used_bytes", "gauge", "Bytes held.", |tier| tier.used),
         ("cmim_buffer_size_bytes", "gauge", "Bytes that fit.", |tier| tier.size),
         ("cmim_buffer_replies", "gauge", "Replies held.", |tier| tier.replies),
         ("cmim_buffer_spilled_total", "counter", "Replies that moved on to the next tier.", |tier| tier.spilled_total),
         ("cmim_buffer_refused_total", "counter", "Replies that found no room.", |tier| tier.refused_total),
         ("cmim_buffer_written_bytes_total", "counter", "Bytes written to the tier.", |tier| tier.written_total),
+        ("cmim_buffer_written_per_day_bytes", "gauge", "Bytes written to the tier in the last 24 hours.", |tier| {
+            tier.written_per_day
+        }),
         ("cmim_buffer_degraded", "gauge", "1 while nothing new goes to the tier.", |tier| {
             u64::from(tier.degraded.is_some())
         }),
@@ -252,6 +260,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::control::message::{GuardCounters, GuardedListener};
     use crate::observe::counters::{Counters, sum};
 
     fn exposition() -> String {
@@ -272,7 +281,21 @@ mod tests {
             requests_total: 11,
             ..Server::default()
         });
-        text(&status, &totals)
+        status.buffers.flash = Some(BufferTier { written_per_day: 3 << 30, ..BufferTier::default() });
+        text(&status, &totals, Some(&guarded()))
+    }
+
+    fn guarded() -> Guard {
+        let listener = GuardedListener {
+            listener: "web".to_owned(),
+            address: "203.0.113.0/24:80-89".to_owned(),
+            syns_passed: 7,
+            dropped_rate: 5,
+            cookies_sent: 4,
+            ..GuardedListener::default()
+        };
+        let counters = GuardCounters { packets: 30, passed: 19, dropped_denied: 2, ..GuardCounters::default() };
+        Guard { counters, listeners: vec![listener], ..Guard::default() }
     }
 
     #[test]
@@ -288,6 +311,13 @@ mod tests {
             "cmim_request_duration_seconds_bucket{le=\"+Inf\"} 1",
             "cmim_request_duration_seconds_sum 0.003",
             "cmim_lane_bytes_total{lane=\"sockmap\"} 1073741824",
+            "cmim_buffer_written_per_day_bytes{tier=\"flash\"} 3221225472",
+            "cmim_guard_packets_total 30",
+            "cmim_guard_passed_total 19",
+            "cmim_guard_dropped_total{reason=\"denied\"} 2",
+            "cmim_guard_listener_syns_passed_total{listener=\"web\",address=\"203.0.113.0/24:80-89\"} 7",
+            "cmim_guard_listener_dropped_total{listener=\"web\",address=\"203.0.113.0/24:80-89\",reason=\"rate\"} 5",
+            "cmim_guard_listener_cookies_sent_total{listener=\"web\",address=\"203.0.113.0/24:80-89\"} 4",
             "cmim_server_requests_total{upstream=\"app\",server=\"unix:/run/\\\"a\\\\b\\\".sock\"} 11",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
@@ -315,5 +345,11 @@ mod tests {
         let text = exposition();
         assert!(text.contains("cmim_buffer_size_bytes{tier=\"memory\"}"));
         assert!(!text.contains("tier=\"disk\""));
+    }
+
+    #[test]
+    fn without_a_guard_its_metrics_are_absent() {
+        let totals = sum(&[]);
+        assert!(!text(&Status::default(), &totals, None).contains("cmim_guard_"));
     }
 }
