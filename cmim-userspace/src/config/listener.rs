@@ -11,7 +11,7 @@ use super::address::{
 use super::defaults;
 use super::error::{Problem, Unfit, nearest, quoted};
 use super::listen_address::ListenAddress;
-use super::model::{Listener, Route, Upstream, UpstreamIndex};
+use super::model::{KernelMode, Listener, Route, Upstream, UpstreamIndex};
 use super::section::{Found, Section, Unique};
 use super::upstream::names;
 
@@ -20,6 +20,9 @@ const DEEPEST_PIPELINE: usize = 1024;
 
 const ADD_ADDRESS: &str = "add where to listen, such as address = \"0.0.0.0:80\"";
 const EXPECTED_ADDRESSES: &str = "an address such as \"0.0.0.0:80\", or a list of them";
+/// Nothing else leads connections for a network to a socket.
+const EXPECTED_UNSTEERED: &str =
+    "one address and one port, since networks and ranges of ports need the kernel part and kernel.mode is \"off\"";
 const EXPECTED_NETWORKS: &str = "a list of networks such as [\"10.0.0.0/8\"]";
 const EXPECTED_ROUTES: &str = "a list of routes such as [{ path = \"/static/\", upstream = \"static\" }]";
 const EXPECTED_ROUTE: &str = "a route such as { path = \"/static/\", upstream = \"static\" }";
@@ -28,25 +31,27 @@ const EXPECTED_UPSTREAM: &str = "the name of an upstream";
 /// Reads all listeners. `addresses` holds what the device listens on otherwise.
 pub(super) fn listeners(
     sections: Vec<Section<'_>>,
+    mode: KernelMode,
     upstreams: &[Upstream],
     addresses: &mut Unique<ListenAddress>,
 ) -> Vec<Listener> {
     let mut sections = sections;
     let names = names(&mut sections, "listener name", defaults::LISTENER_NAME);
     let named = sections.into_iter().zip(names);
-    named.map(|(section, name)| listener(section, name, upstreams, addresses)).collect()
+    named.map(|(section, name)| listener(section, name, mode, upstreams, addresses)).collect()
 }
 
 fn listener(
     mut section: Section<'_>,
     name: String,
+    mode: KernelMode,
     upstreams: &[Upstream],
     addresses: &mut Unique<ListenAddress>,
 ) -> Listener {
     let default = defaults::listener();
     let listener = Listener {
         name,
-        address: listen_addresses(&mut section, addresses),
+        address: listen_addresses(&mut section, mode, addresses),
         upstream: default_upstream(&mut section, upstreams),
         pipeline_depth: section.count("pipeline_depth", default.pipeline_depth, 1..=DEEPEST_PIPELINE),
         accept_proxy_protocol: section.switch("accept_proxy_protocol", default.accept_proxy_protocol),
@@ -58,7 +63,11 @@ fn listener(
     listener
 }
 
-fn listen_addresses(section: &mut Section<'_>, addresses: &mut Unique<ListenAddress>) -> Vec<ListenAddress> {
+fn listen_addresses(
+    section: &mut Section<'_>,
+    mode: KernelMode,
+    addresses: &mut Unique<ListenAddress>,
+) -> Vec<ListenAddress> {
     let Some(found) = section.need("address", ADD_ADDRESS) else {
         return Vec::new();
     };
@@ -70,6 +79,9 @@ fn listen_addresses(section: &mut Section<'_>, addresses: &mut Unique<ListenAddr
     }
     let read = items.iter().filter_map(|item| {
         let address = item.parsed(EXPECTED_LISTEN, parse_listen)?;
+        if mode == KernelMode::Off && address.needs_steering() {
+            item.unfit(Unfit::new(EXPECTED_UNSTEERED));
+        }
         // Each port 0 becomes a port of its own.
         if address.bind_address().port() != 0 {
             addresses.admit(address, item);

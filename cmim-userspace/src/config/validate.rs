@@ -65,7 +65,7 @@ fn config(mut root: Section<'_>) -> Config {
     let access_log = access_log(root.section("access_log"));
     let listener_sections = root.need_sections("listener", ADD_LISTENER);
     let upstreams = upstream::upstreams(root.need_sections("upstream", ADD_UPSTREAM));
-    let listeners = listener::listeners(listener_sections, &upstreams, &mut addresses);
+    let listeners = listener::listeners(listener_sections, kernel.mode, &upstreams, &mut addresses);
     root.close();
     Config { daemon, kernel, buffer, limits, timeouts, access_log, listeners, upstreams }
 }

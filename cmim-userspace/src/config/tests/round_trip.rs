@@ -13,8 +13,8 @@ use proptest::sample::select;
 use super::{SMALLEST, messages, read};
 use crate::config::choice::Choice;
 use crate::config::model::{
-    AccessLog, AccessLogPath, Buffer, Config, Daemon, HashOn, Health, Kernel, Limits, ListenAddress, Listener, Route,
-    Server, ServerAddress, Tier, TierKind, Timeouts, Upstream, UpstreamIndex,
+    AccessLog, AccessLogPath, Buffer, Config, Daemon, HashOn, Health, Kernel, KernelMode, Limits, ListenAddress,
+    Listener, Route, Server, ServerAddress, Tier, TierKind, Timeouts, Upstream, UpstreamIndex,
 };
 use crate::config::{defaults_text, to_toml};
 
@@ -298,15 +298,14 @@ fn traffic() -> BoxedStrategy<(Vec<Listener>, Vec<Upstream>)> {
 
 fn config() -> impl Strategy<Value = Config> {
     (daemon(), kernel(), buffer(), limits(), timeouts(), access_log(), traffic()).prop_map(
-        |(daemon, kernel, buffer, limits, timeouts, access_log, (listeners, upstreams))| Config {
-            daemon,
-            kernel,
-            buffer,
-            limits,
-            timeouts,
-            access_log,
-            listeners,
-            upstreams,
+        |(daemon, kernel, buffer, limits, timeouts, access_log, (mut listeners, upstreams))| {
+            if kernel.mode == KernelMode::Off {
+                // Networks need the kernel part.
+                for address in listeners.iter_mut().flat_map(|listener| &mut listener.address) {
+                    *address = address.bind_address().into();
+                }
+            }
+            Config { daemon, kernel, buffer, limits, timeouts, access_log, listeners, upstreams }
         },
     )
 }

@@ -1,6 +1,6 @@
 //! Sections that are missing, whose parts contradict each other, or which name what is not there.
 
-use super::super::{SMALLEST, messages};
+use super::super::{SMALLEST, messages, read};
 use super::{check_listener, check_servers};
 
 #[test]
@@ -93,6 +93,26 @@ servers = [{ address = \"127.0.0.1:9001\" }]
             "9:11: listener[3].address: expected an address such as \"0.0.0.0:80\", or a list of them, found 80",
         ]
     );
+}
+
+#[test]
+fn networks_and_ranges_of_ports_are_refused_without_the_kernel_part() {
+    let text = |mode: &str| {
+        let many = "[\"203.0.113.0/24:80-89\", \"127.0.0.1:80\", \"203.0.113.7:90-91\"]";
+        format!("kernel.mode = \"{mode}\"\n{}", SMALLEST.replacen("\"127.0.0.1:8080\"", many, 1))
+    };
+    let expected = "expected one address and one port, since networks and ranges of ports need the kernel part and \
+                    kernel.mode is \"off\", found";
+    assert_eq!(
+        messages(&text("off")),
+        [
+            format!("3:12: listener[0].address[0]: {expected} \"203.0.113.0/24:80-89\""),
+            format!("3:52: listener[0].address[2]: {expected} \"203.0.113.7:90-91\""),
+        ]
+    );
+    for mode in ["auto", "required"] {
+        assert!(read(&text(mode)).is_ok(), "kernel.mode = {mode}");
+    }
 }
 
 #[test]
