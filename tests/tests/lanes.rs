@@ -148,6 +148,13 @@ fn available_memory() -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("kilobytes") * KIB
 }
 
+/// LANE of every line of `cmim connections`.
+fn lanes_of_connections(device: &Device) -> Vec<String> {
+    let listed = device.json(&["connections"]);
+    let lanes = listed.as_array().expect("a list").iter().map(|connection| connection["lane"].as_str());
+    lanes.map(|lane| lane.expect("a text").to_owned()).collect()
+}
+
 fn clients_that_stop_reading(lane: (&str, &str)) {
     const CLIENTS: usize = 4;
     const CONTENT: u64 = 2048 * MIB;
@@ -185,6 +192,7 @@ fn clients_that_stop_reading(lane: (&str, &str)) {
         fallen / KIB,
     );
     measured("clients_that_stop_reading", &figures);
+    assert_eq!(lanes_of_connections(&device), vec![lane.1; CLIENTS]);
     assert!(stopped.iter().all(|&sent| sent <= bound), "{figures}");
     // Other tests run beside; the 8 GiB would show all the same.
     assert!(fallen < 1024 * MIB, "{figures}");
@@ -208,6 +216,28 @@ fn a_client_that_stops_reading_stops_its_server_by_pipe() {
 fn a_client_that_stops_reading_stops_its_server_by_sockmap() {
     if !without_root("a_client_that_stops_reading_stops_its_server_by_sockmap") {
         clients_that_stop_reading(SOCKMAP);
+    }
+}
+
+#[test]
+fn connections_lists_a_tunnel_under_its_lane_and_an_idle_client_under_none() {
+    let name = "connections_lists_a_tunnel_under_its_lane_and_an_idle_client_under_none";
+    let server = ScriptedServer::start(|side| {
+        if side.request().is_some() {
+            side.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n");
+            side.wait_closed();
+        }
+    });
+    for lane in [COPY, PIPE, SOCKMAP] {
+        if lane == SOCKMAP && without_root(name) {
+            return;
+        }
+        let device = device(lane, &server);
+        let mut client = device.client();
+        until_true("it is listed", PATIENCE, || lanes_of_connections(&device) == [""]);
+        client.send(request("GET", "/", "Connection: Upgrade\r\nUpgrade: raw\r\n", b""));
+        assert_eq!(client.head("GET").status, 101);
+        until_true("the lane is shown", PATIENCE, || lanes_of_connections(&device) == [lane.1]);
     }
 }
 

@@ -1,10 +1,12 @@
 //! `kernel.local_bypass`: requests to servers on this host go from socket to socket, past TCP, and nothing else changes.
 
 use cmim_tests::client::request;
+use cmim_tests::deadline::{PATIENCE, until_true};
 use cmim_tests::origin::Nginx;
 use cmim_tests::{Client, Device, Setup, skip};
 
-const EXTRA: &str = "client_max_body_size 0; location /put/ { dav_methods PUT; create_full_put_path on; }";
+const EXTRA: &str = "client_max_body_size 0; location /put/ { dav_methods PUT; create_full_put_path on; } \
+                     location /slowly/ { limit_rate 1k; }";
 
 /// `None`: this host cannot run the test, which is said.
 fn start(test: &str) -> Option<(Nginx, Device)> {
@@ -82,6 +84,17 @@ fn uploads_and_replies_of_all_sizes_pass_side_by_side() {
         }
     });
     assert!(handed_over(&device) > 0);
+}
+
+#[test]
+fn connections_lists_a_reply_that_comes_by_the_lane() {
+    let Some((nginx, device)) = start("connections_lists_a_reply_that_comes_by_the_lane") else { return };
+    std::fs::create_dir(nginx.root().join("slowly")).expect("a directory");
+    nginx.put("slowly/reply.bin", &content(1, 20_000));
+    let mut client = device.client();
+    client.send(request("GET", "/slowly/reply.bin", "", b""));
+    assert_eq!(client.head("GET").status, 200);
+    until_true("it is listed", PATIENCE, || device.json(&["connections"])[0]["lane"] == "local");
 }
 
 #[test]

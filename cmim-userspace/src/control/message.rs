@@ -295,7 +295,8 @@ pub struct Connection {
     pub requests: u64,
     /// Requests of this connection in the device now.
     pub stacked: u64,
-    /// "copy", "pipe", "sockmap", "local", or "" while no content is on its way.
+    /// "copy", "pipe", "sockmap", "local" (copied from a server connection on that lane), or "" while no content or
+    /// tunnel is on its way.
     pub lane: String,
     pub bytes_in: u64,
     pub bytes_out: u64,

@@ -1,5 +1,9 @@
 //! A content or tunnel on its lane, counted.
 
+use super::progress::Progress;
+use super::site::Site;
+use crate::lane::Lane;
+use crate::net::Stream;
 use crate::observe::counters::LaneCounters;
 
 /// Counts a content or tunnel on a lane while it is on its way, also where it is dropped in the middle.
@@ -7,9 +11,19 @@ use crate::observe::counters::LaneCounters;
 pub(super) struct Carrying<'a>(&'a LaneCounters);
 
 impl<'a> Carrying<'a> {
-    pub(super) fn begin(lane: &'a LaneCounters) -> Self {
-        lane.active.inc();
-        Self(lane)
+    /// `from`: the server's connection. What is copied from one on the local lane is counted as copied, and listed under
+    /// the lane that it came by.
+    pub(super) fn begin(site: &'a Site, lane: Lane, from: &Stream, progress: &Progress) -> Self {
+        let lanes = &site.counters.lanes;
+        let (counters, name) = match lane {
+            Lane::Copy if matches!(from, Stream::Local(_)) => (&lanes.copy, "local"),
+            Lane::Copy => (&lanes.copy, "copy"),
+            Lane::Pipe => (&lanes.pipe, "pipe"),
+            Lane::Sockmap => (&lanes.sockmap, "sockmap"),
+        };
+        counters.active.inc();
+        progress.takes(name);
+        Self(counters)
     }
 
     /// It has carried `bytes`.

@@ -16,7 +16,7 @@ use super::relay::Relayed;
 use super::site::Site;
 use super::timer::Timer;
 use super::trail::Handling;
-use crate::h1::{self, ReplyDelimit, ReplyHead, ReplyTo};
+use crate::h1::{self, ReplyDelimit, ReplyTo};
 use crate::job::State;
 use crate::lane::sockmap::{Content, Fault, Left};
 use crate::lane::tunnel::End;
@@ -42,7 +42,7 @@ pub(super) async fn run(
     let read = std::mem::take(&mut answered.connection.buffer);
     let from = End { stream: answered.connection.stream(), read };
     let carried = match Content::between(splicer, from, &link.stream, length, site.lanes.min) {
-        Ok(content) => Ok(hand_over(site, link, job, &answered.head, length, content).await),
+        Ok(content) => Ok(hand_over(site, link, job, &answered, length, content).await),
         Err(End { read, .. }) => Err(read),
     };
     let (left, persist) = match carried {
@@ -67,7 +67,7 @@ async fn hand_over(
     site: &Site,
     link: &Link,
     job: &mut Job,
-    head: &ReplyHead,
+    answered: &Answered,
     length: u64,
     mut content: Content<'_>,
 ) -> Result<(Left, bool), Failure> {
@@ -75,10 +75,10 @@ async fn hand_over(
     job.trail.handling = Handling::Streamed;
     link.record.doing(Doing::Replying);
     site.counters.replies_streamed.add(1);
-    let carrying = Carrying::begin(&site.counters.lanes.sockmap);
+    let carrying = Carrying::begin(site, Lane::Sockmap, answered.connection.stream(), &job.progress);
     let persist = link.persists(site, job);
     let to = ReplyTo { client_version: job.head.version, persist };
-    let head = site.buffers.written(|out| h1::encode::reply(head, &to, ReplyDelimit::Length(length), out));
+    let head = site.buffers.written(|out| h1::encode::reply(&answered.head, &to, ReplyDelimit::Length(length), out));
     send(site, link, job.seq, head).await?;
     let mut timer = link.take_timer();
     let mut seen = Seen { carried: 0, at: Instant::now() };

@@ -13,6 +13,7 @@ use super::carrying::Carrying;
 use super::failure::Failure;
 use super::handed;
 use super::link::{Job, Link};
+use super::progress::Progress;
 use super::relay::{Relay, Relayed};
 use super::site::Site;
 use super::timer::Timer;
@@ -141,7 +142,7 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
     let (socket, read, lease) = connection.into_tunnel();
     let first = End { stream: &link.stream, read: link.with_input(std::mem::take) };
     let second = End { stream: &socket.stream, read };
-    let (carried, result) = carry(site, link, first, second).await;
+    let (carried, result) = carry(site, link, &job.progress, first, second).await;
     job.trail.bytes_in = carried.forth;
     job.trail.bytes_out = carried.back;
     lease.answered();
@@ -156,8 +157,14 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> 
 }
 
 /// Carries a tunnel on the lane that is best for it and to be had.
-async fn carry(site: &Site, link: &Link, first: End<'_>, second: End<'_>) -> (Carried, io::Result<()>) {
-    let lanes = &site.counters.lanes;
+async fn carry(
+    site: &Site,
+    link: &Link,
+    progress: &Progress,
+    first: End<'_>,
+    second: End<'_>,
+) -> (Carried, io::Result<()>) {
+    let server = second.stream;
     let (mut first, mut second) = (first, second);
     let reachable = first.stream.is_tcp() && second.stream.is_tcp();
     let lane = site.lanes.choose(Load::Tunnel, reachable);
@@ -165,7 +172,7 @@ async fn carry(site: &Site, link: &Link, first: End<'_>, second: End<'_>) -> (Ca
         link.lend(true);
         match sockmap::Tunnel::between(splicer, first, second).await {
             Ok(tunnel) => {
-                let carrying = Carrying::begin(&lanes.sockmap);
+                let carrying = Carrying::begin(site, lane, server, progress);
                 let (carried, result) = tunnel.run(&site.buffers).await;
                 carrying.end(carried.forth + carried.back);
                 link.lend(false);
@@ -176,7 +183,7 @@ async fn carry(site: &Site, link: &Link, first: End<'_>, second: End<'_>) -> (Ca
         link.lend(false);
     }
     let piped = lane == Lane::Pipe && first.stream.can_be_piped() && second.stream.can_be_piped();
-    let carrying = Carrying::begin(if piped { &lanes.pipe } else { &lanes.copy });
+    let carrying = Carrying::begin(site, if piped { Lane::Pipe } else { Lane::Copy }, server, progress);
     let pipes = piped.then_some(&*site.pipes);
     let (carried, result) = userspace::carry(first, second, &site.buffers, pipes).await;
     carrying.end(carried.forth + carried.back);

@@ -70,6 +70,11 @@ impl Progress {
         self.record.job_goes_to(self.seq, server);
     }
 
+    /// The lane on which its content or tunnel is.
+    pub fn takes(&self, lane: &'static str) {
+        self.record.job_takes(self.seq, lane);
+    }
+
     pub fn has(&self, bytes: u64, tier: &'static str) {
         self.record.job_has(self.seq, bytes, tier);
     }

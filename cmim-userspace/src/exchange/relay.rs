@@ -109,7 +109,7 @@ impl<'a> Relay<'a> {
             }
             _ => Lane::Copy,
         };
-        let lanes = &site.counters.lanes;
+        let carrying = Carrying::begin(site, lane, connection.stream(), &job.progress);
         let mut relay = Self {
             site,
             link,
@@ -129,7 +129,7 @@ impl<'a> Relay<'a> {
             held: Held::new(&site.store),
             lane,
             pipe: None,
-            carrying: Carrying::begin(if lane == Lane::Pipe { &lanes.pipe } else { &lanes.copy }),
+            carrying,
             piece: None,
             full: false,
             gate: Gate::Open { chunked: false },

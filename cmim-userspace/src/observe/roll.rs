@@ -79,6 +79,7 @@ struct Note {
     server: Option<Arc<str>>,
     bytes: u64,
     tier: &'static str,
+    lane: &'static str,
     to_be_stopped: bool,
 }
 
@@ -103,7 +104,18 @@ impl Record {
     /// Lists a request until [`Self::job_ends`].
     pub fn job_begins(&self, seq: Seq, since: Instant, method: Method, target: Bytes) {
         let state = State::Received;
-        let note = Note { seq, state, since, method, target, server: None, bytes: 0, tier: "", to_be_stopped: false };
+        let note = Note {
+            seq,
+            state,
+            since,
+            method,
+            target,
+            server: None,
+            bytes: 0,
+            tier: "",
+            lane: "",
+            to_be_stopped: false,
+        };
         self.jobs.lock().push(note);
     }
 
@@ -121,6 +133,11 @@ impl Record {
             note.bytes = bytes;
             note.tier = tier;
         });
+    }
+
+    /// The lane on which its content or tunnel is.
+    pub fn job_takes(&self, seq: Seq, lane: &'static str) {
+        self.note(seq, |note| note.lane = lane);
     }
 
     pub fn job_ends(&self, seq: Seq) {
@@ -223,7 +240,8 @@ impl Record {
 
     fn message(&self) -> Connection {
         let doing = self.doing.load(Ordering::Relaxed);
-        let carries = doing == Doing::Replying as u8 || doing == Doing::Tunnel as u8;
+        // Of a stack, the oldest request's reply is on its way to the client.
+        let lane = self.jobs.lock().first().map_or("", |note| note.lane);
         Connection {
             id: self.id,
             listener: self.listener.to_string(),
@@ -231,7 +249,7 @@ impl Record {
             age_seconds: self.opened.elapsed().as_secs_f64(),
             requests: self.requests.load(Ordering::Relaxed),
             stacked: self.stacked.load(Ordering::Relaxed),
-            lane: if carries { "copy".to_owned() } else { String::new() },
+            lane: lane.to_owned(),
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
             state: Doing::name(doing).to_owned(),

@@ -36,7 +36,7 @@ impl Relay<'_> {
         let (Some(connection), Some(left)) = (&self.connection, self.content.left()) else { return Ok(false) };
         let Some(pipe) = self.pipe.take().or_else(|| self.site.pipes.take()) else {
             self.lane = Lane::Copy;
-            self.carrying = Carrying::begin(&self.site.counters.lanes.copy);
+            self.carrying = Carrying::begin(self.site, Lane::Copy, connection.stream(), &self.job.progress);
             return Ok(true);
         };
         let pipe = self.pipe.insert(pipe);
