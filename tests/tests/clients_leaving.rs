@@ -281,3 +281,25 @@ fn of_a_stack_cut_in_a_content_the_whole_ones_are_answered_and_nothing_is_made_u
     assert!(!crew.visits().iter().any(|visit| visit.target == "/cut"), "a cut request was forwarded as whole");
     device.wait_until_at_rest(PATIENCE);
 }
+
+#[test]
+fn the_access_log_has_a_line_for_each_request_of_a_client_that_left_also_for_those_that_were_not_started() {
+    let crew = Crew::of(2);
+    let device = crew.setup("").start();
+    let mut client = device.client();
+    // A barrier, and behind it a request and what is none: neither has started.
+    let post = request("POST", "/0?fault=silent", "", b"");
+    client.send([post, gets(&["/1"]), b"no request\r\n\r\n".to_vec()].concat());
+    crew.wait_for_visits(1);
+    until_true("all are read", PATIENCE, || device.figure("/requests_total") == 3);
+    client.into_wire().reset();
+    until_true("each has its line", PATIENCE, || device.access_log().len() == 3);
+    let lines = device.access_log();
+    for (depth, (line, target)) in lines.iter().zip(["/0?fault=silent", "/1", ""]).enumerate() {
+        assert_eq!((&line["target"], &line["status"]), (&target.into(), &499.into()), "{lines:?}");
+        assert_eq!(line["reason"], "the client went away", "{line}");
+        assert_eq!(line["stacked"], depth + 1, "{line}");
+        assert_eq!(line.get("server").is_some(), depth == 0, "only the first was started: {line}");
+    }
+    assert_eq!(crew.visits().len(), 1);
+}

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::close::Ending;
 use super::departure::Departure;
-use super::request::{self, Ended, Parsed};
+use super::request::{self, Ended, Origin, Parsed};
 use super::running::Running;
 use crate::config::model::Listener;
 use crate::exchange::{Link, Outcome, Site, Trail};
@@ -26,9 +26,9 @@ pub(super) struct Connection<'a> {
     parser: RequestParser,
     heads: Heads,
     order: Order,
-    /// Read and not started, in order.
-    waiting: VecDeque<Parsed>,
     running: Running<'a, Ended>,
+    /// Read and not started, in order. Dropped behind those that were started, so that the access log has them in order.
+    waiting: VecDeque<Parsed<'a>>,
     /// When the first byte of the head that is being read came.
     head_since: Option<Instant>,
     idle_since: Instant,
@@ -95,8 +95,8 @@ impl<'a> Connection<'a> {
             parser: RequestParser::new(),
             heads: Heads::Open,
             order: Order::behind(requests, listener.pipeline_depth),
-            waiting: VecDeque::new(),
             running: Running::new(),
+            waiting: VecDeque::new(),
             head_since: None,
             idle_since,
             version: Version::Http11,
@@ -271,7 +271,7 @@ impl<'a> Connection<'a> {
         let turn = if head.method.is_safe() && !takes_input { Turn::Free } else { Turn::Barrier };
         let seq = self.order.arrived(turn);
         self.link.read(seq);
-        let parsed = request::admit(self.site, self.link, self.listener, seq, head, trail);
+        let parsed = request::admit(self.origin(), seq, head, trail);
         match &parsed {
             // What follows such a head on the connection is its content, or no HTTP at all.
             Parsed::Job(_) if takes_input => self.link.give_input_to(seq),
@@ -297,21 +297,24 @@ impl<'a> Connection<'a> {
         self.heads = Heads::Over;
         let seq = self.order.arrived(Turn::Free);
         self.link.read(seq);
-        self.waiting.push_back(Parsed::Refused(request::unreadable(self.site, self.link, seq, status, reason, trail)));
+        self.waiting.push_back(Parsed::Refused(request::unreadable(self.origin(), seq, status, reason, trail)));
+    }
+
+    fn origin(&self) -> Origin<'a> {
+        Origin { site: self.site, link: self.link, listener: self.listener }
     }
 
     /// Starts what may start.
     fn start(&mut self) {
         while let Some(seq) = self.order.start_next() {
-            let (site, link, listener) = (self.site, self.link, self.listener);
-            link.record.stacked(self.order.len());
-            link.record.doing(Doing::Waiting);
+            self.link.record.stacked(self.order.len());
+            self.link.record.doing(Doing::Waiting);
             match self.waiting.pop_front() {
-                Some(Parsed::Job(job)) => self.running.push(request::run(site, link, listener, job)),
+                Some(Parsed::Job(job)) => self.running.push(request::run(job)),
                 Some(Parsed::Refused(refused)) => {
                     // A reply of the device's own making has nobody to wait for.
                     self.order.whole(seq);
-                    self.running.push(request::refuse(site, link, listener, refused));
+                    self.running.push(request::refuse(refused));
                 }
                 None => debug_assert!(false, "the order knows a request that was not read"),
             }

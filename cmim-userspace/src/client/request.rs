@@ -15,19 +15,22 @@ use crate::stack::Seq;
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// What was read in a request's place.
-pub(super) enum Parsed {
+pub(super) enum Parsed<'a> {
     /// It goes on to a server.
-    Job(Box<Job>),
-    Refused(Box<Refused>),
+    Job(Logged<'a>),
+    Refused(Box<Refused<'a>>),
 }
 
-/// A request that is refused without a server.
-pub(super) struct Refused {
+/// A request that is refused without a server. Its line is written to the access log when it ends, as that of a
+/// [`Logged`].
+pub(super) struct Refused<'a> {
+    origin: Origin<'a>,
     /// `None`: it could not be parsed.
     head: Option<Box<RequestHead>>,
     pub(super) refusal: Refusal,
     trail: Trail,
     progress: Progress,
+    ended: Option<Instant>,
 }
 
 /// A request that has run to its end.
@@ -37,27 +40,46 @@ pub(super) struct Ended {
     pub(super) at: Instant,
 }
 
-/// Writes a job's line to the access log when the job ends, also where that is in the middle.
-struct Logged<'a> {
-    site: &'a Site,
-    link: &'a Link,
-    listener: &'a Listener,
-    job: Box<Job>,
-    /// When it ended; `None`: it is dropped in the middle.
-    ended: Option<Instant>,
+/// By which connection a request came.
+#[derive(Clone, Copy)]
+pub(super) struct Origin<'a> {
+    pub(super) site: &'a Site,
+    pub(super) link: &'a Link,
+    pub(super) listener: &'a Listener,
 }
 
-impl Drop for Logged<'_> {
-    fn drop(&mut self) {
-        let ended = self.ended.unwrap_or_else(Instant::now);
-        let Job { head, upstream, trail, progress, .. } = &mut *self.job;
+impl Origin<'_> {
+    /// Writes a request's line to the access log. `ended`: `None` where it is dropped in the middle, or before its turn to
+    /// start has come.
+    fn log(&self, head: Option<(&RequestHead, &str)>, trail: &mut Trail, progress: &Progress, ended: Option<Instant>) {
         if trail.status == 0 {
             trail.status = CLIENT_CLOSED_REQUEST;
         }
         if !progress.has_ended() {
             trail.reason.get_or_insert_with(|| Failure::ClientGone.to_string());
         }
-        log::finished(self.site, self.link, self.listener, Some((head, &upstream.name)), trail, ended);
+        log::finished(self.site, self.link, self.listener, head, trail, ended.unwrap_or_else(Instant::now));
+    }
+}
+
+/// Writes a job's line to the access log when the job ends, wherever that is.
+pub(super) struct Logged<'a> {
+    origin: Origin<'a>,
+    job: Box<Job>,
+    ended: Option<Instant>,
+}
+
+impl Drop for Logged<'_> {
+    fn drop(&mut self) {
+        let Job { head, upstream, trail, progress, .. } = &mut *self.job;
+        self.origin.log(Some((head, &upstream.name)), trail, progress, self.ended);
+    }
+}
+
+impl Drop for Refused<'_> {
+    fn drop(&mut self) {
+        let head = self.head.as_deref().map(|head| (head, ""));
+        self.origin.log(head, &mut self.trail, &self.progress, self.ended);
     }
 }
 
@@ -67,19 +89,14 @@ pub(super) fn takes_input(head: &RequestHead) -> bool {
 }
 
 /// Finds the upstream for a request, or refuses it.
-pub(super) fn admit(
-    site: &Site,
-    link: &Link,
-    listener: &Listener,
-    seq: Seq,
-    head: RequestHead,
-    trail: Trail,
-) -> Parsed {
+pub(super) fn admit(origin: Origin<'_>, seq: Seq, head: RequestHead, trail: Trail) -> Parsed<'_> {
+    let Origin { site, link, listener } = origin;
     let progress = Progress::begin(site, link, seq, Some(&head), &trail);
     let refused = |status, reason: &str, keep, head: RequestHead, trail, progress| {
         let head_request = head.method == Method::Head;
         let refusal = Refusal { seq, status, reason: reason.to_owned(), keep, head_request, retry_after: None };
-        Parsed::Refused(Box::new(Refused { head: Some(Box::new(head)), refusal, trail, progress }))
+        let head = Some(Box::new(head));
+        Parsed::Refused(Box::new(Refused { origin, head, refusal, trail, progress, ended: None }))
     };
     if let Some(reason) = forbidden(listener, &head) {
         // Content that is not read would be taken for the next head.
@@ -89,7 +106,8 @@ pub(super) fn admit(
     match site.upstream(route(listener, &head)) {
         Some(upstream) => {
             let upstream = Arc::clone(upstream);
-            Parsed::Job(Box::new(Job { seq, head, upstream, trail, progress }))
+            let job = Box::new(Job { seq, head, upstream, trail, progress });
+            Parsed::Job(Logged { origin, job, ended: None })
         }
         None => refused(503, "the route leads nowhere", false, head, trail, progress),
     }
@@ -105,35 +123,27 @@ fn forbidden(listener: &Listener, head: &RequestHead) -> Option<&'static str> {
 }
 
 /// What was read is no request.
-pub(super) fn unreadable(
-    site: &Site,
-    link: &Link,
-    seq: Seq,
-    status: u16,
-    reason: String,
-    trail: Trail,
-) -> Box<Refused> {
-    let progress = Progress::begin(site, link, seq, None, &trail);
+pub(super) fn unreadable(origin: Origin<'_>, seq: Seq, status: u16, reason: String, trail: Trail) -> Box<Refused<'_>> {
+    let progress = Progress::begin(origin.site, origin.link, seq, None, &trail);
     let refusal = Refusal { seq, status, reason, keep: false, head_request: false, retry_after: None };
-    Box::new(Refused { head: None, refusal, trail, progress })
+    Box::new(Refused { origin, head: None, refusal, trail, progress, ended: None })
 }
 
-pub(super) async fn run(site: &Site, link: &Link, listener: &Listener, job: Box<Job>) -> Ended {
-    let mut logged = Logged { site, link, listener, job, ended: None };
+pub(super) async fn run(mut logged: Logged<'_>) -> Ended {
+    let Origin { site, link, .. } = logged.origin;
     let outcome = exchange::run(site, link, &mut logged.job).await;
     let at = *logged.ended.insert(Instant::now());
     Ended { seq: logged.job.seq, outcome, at }
 }
 
-pub(super) async fn refuse(site: &Site, link: &Link, listener: &Listener, refused: Box<Refused>) -> Ended {
-    let Refused { head, refusal, mut trail, mut progress } = *refused;
+pub(super) async fn refuse(mut refused: Box<Refused<'_>>) -> Ended {
+    let Refused { origin: Origin { site, link, .. }, refusal, trail, progress, ended, .. } = &mut *refused;
     progress.to(State::Replying);
-    let outcome = exchange::refuse(site, link, &refusal, &mut trail).await;
+    trail.reason = Some(refusal.reason.clone());
+    let outcome = exchange::refuse(site, link, refusal, trail).await;
     if outcome != Outcome::Reset {
         progress.to(State::Failed);
     }
-    trail.reason = Some(refusal.reason);
-    let at = Instant::now();
-    log::finished(site, link, listener, head.as_deref().map(|head| (head, "")), &trail, at);
+    let at = *ended.insert(Instant::now());
     Ended { seq: refusal.seq, outcome, at }
 }
