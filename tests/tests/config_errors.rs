@@ -131,6 +131,15 @@ fn every_error_is_said_and_not_only_the_first() {
 }
 
 #[test]
+fn a_network_is_refused_where_the_kernel_part_is_off() {
+    assert_refused(
+        "[[listener]]\nname = \"web\"\naddress = [\"127.0.0.1:8080\"]",
+        "[kernel]\nmode = \"off\"\n[[listener]]\nname = \"web\"\naddress = [\"203.0.113.0/24:80-89\"]",
+        &["listener[0].address[0]", "203.0.113.0/24:80-89", "kernel.mode"],
+    );
+}
+
+#[test]
 fn run_refuses_a_bad_configuration_as_check_does() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("cmim.toml");

@@ -95,6 +95,9 @@ fn connections_lists_a_reply_that_comes_by_the_lane() {
     client.send(request("GET", "/slowly/reply.bin", "", b""));
     assert_eq!(client.head("GET").status, 200);
     until_true("it is listed", PATIENCE, || device.json(&["connections"])[0]["lane"] == "local");
+    // A mere end would be noticed with the next bytes only.
+    client.into_wire().reset();
+    device.wait_until_at_rest(PATIENCE);
 }
 
 #[test]
