@@ -45,7 +45,7 @@ pub(super) async fn reply_head(
     link: &Link,
     job: &mut Job,
     gathered: &mut Gathered,
-) -> Result<Answered, Failure> {
+) -> Result<Box<Answered>, Failure> {
     let mut tried = Tried::default();
     loop {
         match attempt(site, link, job, gathered, &tried).await {
@@ -120,7 +120,7 @@ async fn attempt(
     job: &mut Job,
     gathered: &mut Gathered,
     tried: &Tried,
-) -> Result<Answered, Missed> {
+) -> Result<Box<Answered>, Missed> {
     let no_server = |failure| Missed { failure, server: None, reused: false };
     let working = link.working();
     let ask = Ask {
@@ -167,7 +167,7 @@ async fn attempt(
         Ok(head) => {
             let at = Instant::now();
             job.trail.first_byte = Some(at - connected);
-            Ok(Answered { connection, head, upload, early: early.freeze(), at })
+            Ok(Box::new(Answered { connection, head, upload, early: early.freeze(), at }))
         }
         Err(failure) => {
             let reused = connection.reused;

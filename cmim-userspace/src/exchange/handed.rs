@@ -24,21 +24,24 @@ use crate::lane::{Lane, Load};
 use crate::observe::roll::Doing;
 use crate::reply::Plan;
 
-/// Carries a reply on the sockmap lane; `Err`: it is not for this lane, or the kernel does not take it, and nothing of it
-/// was sent.
+/// The length of a reply for the sockmap lane; `None`: it is not for this lane.
+pub(super) fn length(site: &Site, link: &Link, job: &Job, answered: &Answered, plan: &Plan) -> Option<u64> {
+    let Plan::Stream { delimit: ReplyDelimit::Length(length) } = *plan else { return None };
+    let reachable = link.stream.is_tcp() && answered.connection.stream().is_tcp();
+    let wanted = site.lanes.choose(Load::Content(length), reachable) == Lane::Sockmap;
+    let ready = answered.upload.is_complete() && answered.early.is_empty() && link.is_due(job.seq);
+    (wanted && ready).then_some(length)
+}
+
+/// Carries a reply of [`length`] on the sockmap lane; `Err`: the kernel does not take it, and nothing of it was sent.
 pub(super) async fn run(
     site: &Site,
     link: &Link,
     job: &mut Job,
-    mut answered: Answered,
-    plan: &Plan,
-) -> Result<Relayed, Answered> {
-    let Plan::Stream { delimit: ReplyDelimit::Length(length) } = *plan else { return Err(answered) };
-    let reachable = link.stream.is_tcp() && answered.connection.stream().is_tcp();
-    let wanted = site.lanes.choose(Load::Content(length), reachable) == Lane::Sockmap;
-    let ready = answered.upload.is_complete() && answered.early.is_empty() && link.is_due(job.seq);
-    let Some(splicer) = site.splicer.as_ref().filter(|_| wanted && ready) else { return Err(answered) };
-
+    mut answered: Box<Answered>,
+    length: u64,
+) -> Result<Relayed, Box<Answered>> {
+    let Some(splicer) = &site.splicer else { return Err(answered) };
     let read = std::mem::take(&mut answered.connection.buffer);
     let from = End { stream: answered.connection.stream(), read };
     let carried = match Content::between(splicer, from, &link.stream, length, site.lanes.min) {

@@ -90,7 +90,8 @@ async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Fa
         return Err(Failure::UnaskedUpgrade);
     }
     if is_tunnel(job, &answered) {
-        return tunnel(site, link, job, answered).await;
+        // Behind a pointer, as all that is rare: an exchange's memory is taken anew for each request.
+        return Box::pin(tunnel(site, link, job, answered)).await;
     }
     if job.head.upgrade.is_some() && job.head.content == h1::RequestContent::None {
         // The server stays with HTTP, and so does the client.
@@ -100,10 +101,21 @@ async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Fa
     if let Plan::Refuse { reason } = plan {
         return Err(reason.into());
     }
-    let relayed = match handed::run(site, link, job, answered, &plan).await {
-        Ok(relayed) => relayed,
-        Err(answered) => Relay::new(site, link, job, &mut gathered, answered, plan).run().await,
+    let answered = match handed::length(site, link, job, &answered, &plan) {
+        Some(length) => match Box::pin(handed::run(site, link, job, answered, length)).await {
+            Ok(relayed) => return conclude(job, relayed),
+            Err(answered) => answered,
+        },
+        None => answered,
     };
+    let mut relay = Relay::new(site, link, job, &mut gathered, answered, plan);
+    let result = poll_fn(|cx| relay.poll(cx)).await;
+    let relayed = relay.end(result);
+    conclude(job, relayed)
+}
+
+/// What a relayed reply means for its request and the client's connection.
+fn conclude(job: &mut Job, relayed: Relayed) -> Result<Outcome, Failure> {
     match relayed {
         Relayed::Whole { persist } => {
             job.progress.to(State::Done);
@@ -128,8 +140,8 @@ fn is_tunnel(job: &Job, answered: &Answered) -> bool {
 }
 
 /// Passes the handshake's reply on and carries what both sides send from then on.
-async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Answered) -> Result<Outcome, Failure> {
-    let Answered { connection, head, early, .. } = answered;
+async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Box<Answered>) -> Result<Outcome, Failure> {
+    let Answered { connection, head, early, .. } = *answered;
     debug_assert_eq!(head.content, ReplyContent::None);
     job.trail.handling = Handling::Tunnel;
     link.record.doing(Doing::Tunnel);

@@ -7,7 +7,6 @@
 mod intake;
 mod splice;
 
-use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -91,10 +90,10 @@ impl<'a> Relay<'a> {
         link: &'a Link,
         job: &'a mut Job,
         gathered: &'a mut Gathered,
-        answered: Answered,
+        answered: Box<Answered>,
         plan: Plan,
     ) -> Self {
-        let Answered { connection, head, upload, early, at: now } = answered;
+        let Answered { connection, head, upload, early, at: now } = *answered;
         job.progress.to(State::Replying);
         let due_since = link.is_due(job.seq).then_some(now);
         job.trail.turn_wait = due_since.filter(|_| job.trail.stacked > 1).map(|_| Duration::ZERO);
@@ -153,9 +152,8 @@ impl<'a> Relay<'a> {
         relay
     }
 
-    /// Carries the reply to its end.
-    pub(super) async fn run(mut self) -> Relayed {
-        let result = poll_fn(|cx| self.poll(cx)).await;
+    /// The reply has come to its end, of which `result` says how.
+    pub(super) fn end(mut self, result: Result<(), Failure>) -> Relayed {
         self.job.trail.bytes_out = self.content_bytes;
         self.put_pipe_back();
         let (sent, persist) = (self.sent, self.persist && self.upload.is_complete());
@@ -173,7 +171,8 @@ impl<'a> Relay<'a> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    /// Carries the reply to its end.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
             let due = self.poll_due(cx);
             self.poll_upload(cx);
