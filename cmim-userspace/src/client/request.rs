@@ -17,7 +17,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// What was read in a request's place.
 pub(super) enum Parsed<'a> {
     /// It goes on to a server.
-    Job(Logged<'a>),
+    Job(Box<Logged<'a>>),
     Refused(Box<Refused<'a>>),
 }
 
@@ -65,13 +65,13 @@ impl Origin<'_> {
 /// Writes a job's line to the access log when the job ends, wherever that is.
 pub(super) struct Logged<'a> {
     origin: Origin<'a>,
-    job: Box<Job>,
+    job: Job,
     ended: Option<Instant>,
 }
 
 impl Drop for Logged<'_> {
     fn drop(&mut self) {
-        let Job { head, upstream, trail, progress, .. } = &mut *self.job;
+        let Job { head, upstream, trail, progress, .. } = &mut self.job;
         self.origin.log(Some((head, &upstream.name)), trail, progress, self.ended);
     }
 }
@@ -106,8 +106,8 @@ pub(super) fn admit(origin: Origin<'_>, seq: Seq, head: RequestHead, trail: Trai
     match site.upstream(route(listener, &head)) {
         Some(upstream) => {
             let upstream = Arc::clone(upstream);
-            let job = Box::new(Job { seq, head, upstream, trail, progress });
-            Parsed::Job(Logged { origin, job, ended: None })
+            let job = Job { seq, head, upstream, trail, progress };
+            Parsed::Job(Box::new(Logged { origin, job, ended: None }))
         }
         None => refused(503, "the route leads nowhere", false, head, trail, progress),
     }
@@ -129,7 +129,7 @@ pub(super) fn unreadable(origin: Origin<'_>, seq: Seq, status: u16, reason: Stri
     Box::new(Refused { origin, head: None, refusal, trail, progress, ended: None })
 }
 
-pub(super) async fn run(mut logged: Logged<'_>) -> Ended {
+pub(super) async fn run(mut logged: Box<Logged<'_>>) -> Ended {
     let Origin { site, link, .. } = logged.origin;
     let outcome = exchange::run(site, link, &mut logged.job).await;
     let at = *logged.ended.insert(Instant::now());
