@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use super::site::Site;
 use super::upstream::Lease;
 use crate::buffer::ReadSize;
-use crate::lane::local;
+use crate::lane::local::{self, Brought};
 use crate::net::Stream;
 use crate::observe::counters::Counters;
 
@@ -18,9 +18,7 @@ use crate::observe::counters::Counters;
 pub struct ServerSocket {
     pub stream: Stream,
     open: OpenCount,
-    /// Bytes and replies that it brought.
-    read: u64,
-    replies: u64,
+    brought: Brought,
 }
 
 /// Counts one open server connection until it is dropped.
@@ -37,13 +35,12 @@ impl ServerSocket {
     pub fn new(stream: Stream, counters: Arc<Counters>) -> Self {
         counters.server_opened.add(1);
         counters.server_open.inc();
-        Self { stream, open: OpenCount(counters), read: 0, replies: 0 }
+        Self { stream, open: OpenCount(counters), brought: Brought::default() }
     }
 
     /// A reply is whole, and the connection can take another request.
     fn replied(mut self, site: &Site, had_content: bool) -> Self {
-        self.replies += 1;
-        if matches!(self.stream, Stream::Local(_)) && !had_content && local::is_bulk(self.read, self.replies) {
+        if self.brought.replied() && matches!(self.stream, Stream::Local(_)) && !had_content {
             self.stream = local::leave(&site.local, self.stream);
         }
         self
@@ -51,8 +48,8 @@ impl ServerSocket {
 
     /// Moves the connection from another worker's event loop to the caller's.
     pub fn moved_here(self) -> io::Result<Self> {
-        let Self { stream, open, read, replies } = self;
-        Ok(Self { stream: stream.moved_here()?, open, read, replies })
+        let Self { stream, open, brought } = self;
+        Ok(Self { stream: stream.moved_here()?, open, brought })
     }
 }
 
@@ -89,7 +86,7 @@ impl ServerConnection {
         let room = self.buffer.capacity() - self.buffer.len();
         let polled = self.socket.stream.poll_read(cx, &mut self.buffer);
         if let Poll::Ready(Ok(count)) = polled {
-            self.socket.read += count as u64;
+            self.socket.brought.read(count);
             if count == room {
                 // There is more behind it.
                 self.size = ReadSize::Bulk;

@@ -15,10 +15,29 @@ const BULK: u64 = 48 << 10;
 /// What a connection carries before it is judged.
 const ENOUGH: u64 = 1 << 20;
 
-/// Whether a connection that has brought so many bytes in so many replies should leave the lane.
-#[must_use]
-pub const fn is_bulk(bytes: u64, replies: u64) -> bool {
-    bytes >= ENOUGH && bytes > replies.saturating_mul(BULK)
+/// What a connection has brought lately.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Brought {
+    bytes: u64,
+    replies: u64,
+}
+
+impl Brought {
+    pub const fn read(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    /// A reply is whole. True: by what has come since the last judgement the connection should leave the lane. Judged a
+    /// stretch at a time, so that thousands of small replies do not speak for the large ones that follow.
+    pub const fn replied(&mut self) -> bool {
+        self.replies += 1;
+        if self.bytes < ENOUGH {
+            return false;
+        }
+        let is_bulk = self.bytes > self.replies.saturating_mul(BULK);
+        *self = Self { bytes: 0, replies: 0 };
+        is_bulk
+    }
 }
 
 /// Takes an idle connection off the lane, for good. From then on it can be spliced like any other. What its server has
@@ -63,14 +82,30 @@ pub async fn connect(lane: &LocalLane, address: &ServerAddress, timeout: Duratio
 
 #[cfg(test)]
 mod tests {
-    use super::is_bulk;
+    use super::Brought;
+
+    /// Whether a connection that brings so many replies of `bytes` each leaves, and behind which of them.
+    fn leaves_behind(brought: &mut Brought, replies: usize, bytes: usize) -> Option<usize> {
+        (1..=replies).find(|_| {
+            brought.read(bytes);
+            brought.replied()
+        })
+    }
 
     #[test]
     fn a_connection_leaves_when_its_replies_are_large_on_average_and_not_for_a_single_one() {
-        assert!(!is_bulk(500_000, 1), "too early to say");
-        assert!(is_bulk(10_000_000, 1));
-        assert!(is_bulk(1_100_000, 11));
-        assert!(!is_bulk(1 << 30, 1_000_000), "many small ones outweigh it");
-        assert!(!is_bulk(u64::MAX, u64::MAX));
+        let mut brought = Brought::default();
+        assert_eq!(leaves_behind(&mut brought, 20, 1_000), None);
+        assert_eq!(leaves_behind(&mut brought, 1, 900_000), None, "too early to say");
+        assert_eq!(leaves_behind(&mut brought, 10_000, 1_000), None, "many small ones outweigh it");
+        assert_eq!(leaves_behind(&mut Brought::default(), 100, 100_000), Some(11));
+        assert_eq!(leaves_behind(&mut Brought::default(), 1, 10_000_000), Some(1));
+    }
+
+    #[test]
+    fn what_was_long_ago_does_not_count() {
+        let mut brought = Brought::default();
+        assert_eq!(leaves_behind(&mut brought, 1_000_000, 1_000), None);
+        assert!(leaves_behind(&mut brought, 3, 1_000_000).is_some());
     }
 }

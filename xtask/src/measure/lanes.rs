@@ -99,7 +99,8 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
 fn about(run: &Run) -> String {
     format!(
         "Contents of each size over each path, {CONNECTIONS} connections ({LARGE_CONNECTIONS} from 10 MB on), {SECONDS} s \
-         each round, with `kernel.splice` forced: `off` is copy; auto is the device's own choice. CPU is all of the \
+         each round, with `kernel.splice` forced (`off` is copy) and `local_bypass` off; auto is the device's own choice, the \
+         local lane included. CPU is all of the \
          machine's, and the daemon's own, for each MB that the clients read. The kernel part of cmim: {}.",
         run.kernel
     )

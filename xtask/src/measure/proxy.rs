@@ -119,6 +119,9 @@ impl Setup<'_> {
             Some(lane) => (lane, "0"),
             None => ("auto", "64KiB"),
         };
+        // A connection on the local lane takes no other.
+        let local_bypass =
+            if contender == Contender::CmimNoBypass || contender.lane().is_some() { "off" } else { "auto" };
         fill(template, directory, self.descriptors, listen)
             .replace("@servers@", &lines)
             .replace("@workers@", &self.settings.workers.to_string())
@@ -126,7 +129,7 @@ impl Setup<'_> {
             .replace("@interfaces@", self.settings.interfaces)
             .replace("@splice@", splice)
             .replace("@splice_min@", splice_min)
-            .replace("@local_bypass@", if contender == Contender::CmimNoBypass { "off" } else { "auto" })
+            .replace("@local_bypass@", local_bypass)
             .replace("@pins@", &format!("{}{number}", pins()))
     }
 }
