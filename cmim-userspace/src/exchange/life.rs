@@ -147,8 +147,10 @@ async fn tunnel(site: &Site, link: &Link, job: &mut Job, answered: Box<Answered>
     link.record.doing(Doing::Tunnel);
     job.progress.to(State::Replying);
     let to = ReplyTo { client_version: job.head.version, persist: true };
-    let head = site.buffers.written(|out| h1::encode::reply(&head, &to, ReplyDelimit::None, out));
-    for piece in [early, head] {
+    let written = site.buffers.written(|out| h1::encode::reply(&head, &to, ReplyDelimit::None, out));
+    // It lies in the read buffer, which others can use while the tunnel lasts.
+    drop(head);
+    for piece in [early, written] {
         send(site, link, job.seq, piece).await?;
     }
     let (socket, read, lease) = connection.into_tunnel();

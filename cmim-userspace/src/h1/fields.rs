@@ -37,6 +37,11 @@ impl Fields {
         Self { section, spans, present }
     }
 
+    /// Takes the section out of the buffer that it was read into.
+    pub(super) fn detach(&mut self) {
+        self.section = Bytes::copy_from_slice(&self.section);
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.spans.len()

@@ -137,6 +137,10 @@ impl RequestParser {
 impl RequestHead {
     fn new(line: &WholeLine, mut fields: Fields, limits: &Limits) -> Result<Self, RequestError> {
         let name = 0..line.method_end;
+        if fields.get(Known::Upgrade).is_some() || fields.borrow(name.clone()) == b"CONNECT" {
+            // The tunnel that may come of it would keep the read buffer for as long as it lasts.
+            fields.detach();
+        }
         let method =
             Method::registered(fields.borrow(name.clone())).unwrap_or_else(|| Method::Other(fields.share(name)));
         let version = line.version;
