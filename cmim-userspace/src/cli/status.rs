@@ -231,7 +231,13 @@ mod tests {
             workers: 2,
             draining: false,
             client_connections: ClientConnections { open: 128, accepted_total: 12_345 },
-            server_connections: ServerConnections { open: 10, idle: 6, opened_total: 512, reused_total: 23_900 },
+            server_connections: ServerConnections {
+                open: 10,
+                idle: 6,
+                opened_total: 512,
+                reused_total: 23_900,
+                pipelined_total: 0,
+            },
             requests_total: 24_412,
             replies: Replies {
                 rewritten_total: 8_000,

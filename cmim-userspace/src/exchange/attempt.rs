@@ -1,5 +1,7 @@
 //! One try at a request: a connection to a server, the request out, the reply's head in; and whether to try again.
 
+mod ride;
+
 use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSlice};
@@ -10,11 +12,13 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::timeout;
 
+use self::ride::{MOST_MOVES, may_ride};
 use super::failure::{ContentFault, Failure};
 use super::link::{Job, Link};
 use super::server::{ServerConnection, ServerSocket};
 use super::site::Site;
 use super::timer::Timer;
+use super::train::SECOND_PATIENCE;
 use super::upload::{Gathered, Upload};
 use super::upstream::{Lease, Place};
 use crate::config::model::{Balance, HashOn, RequestBuffering, SendProxyProtocol};
@@ -50,10 +54,10 @@ pub(super) async fn reply_head(
     loop {
         match attempt(site, link, job, gathered, &tried).await {
             Ok(answered) => return Ok(answered),
-            Err(Missed { failure, server, reused }) => {
-                let Some(server) = server else { return Err(failure) };
-                if !tried.again(site, job, gathered, &failure, server, reused) {
-                    return Err(failure);
+            Err(missed) => {
+                let Some(server) = missed.server else { return Err(missed.failure) };
+                if !tried.again(site, job, gathered, &missed, server) {
+                    return Err(missed.failure);
                 }
             }
         }
@@ -67,28 +71,29 @@ struct Tried {
     /// A reused connection was stale: the next one is new.
     fresh: bool,
     retries: u32,
+    /// It was sent on because of the others on its connection.
+    moves: u32,
 }
 
 impl Tried {
     /// Whether the request may be sent again (RFC 9112 section 9.3.1), and what the next attempt avoids.
-    fn again(
-        &mut self,
-        site: &Site,
-        job: &mut Job,
-        gathered: &Gathered,
-        failure: &Failure,
-        server: ServerId,
-        reused: bool,
-    ) -> bool {
+    fn again(&mut self, site: &Site, job: &mut Job, gathered: &Gathered, missed: &Missed, server: ServerId) -> bool {
+        let Missed { failure, reused, behind, .. } = missed;
         if gathered.spent {
             return false;
+        }
+        if *behind && failure.is_of_server() {
+            // The others on the connection may be the cause; the next attempt finds out, and no retry is used up.
+            self.moves = if matches!(failure, Failure::Overtaken) { self.moves + 1 } else { MOST_MOVES };
+            site.counters.pipelined_again.add(1);
+            return true;
         }
         let unprocessed = matches!(failure, Failure::Connect(_) | Failure::ConnectTimeout);
         let repeatable = unprocessed || (failure.is_silent_end() && job.head.method.is_idempotent());
         if !repeatable {
             return false;
         }
-        if reused && !unprocessed {
+        if *reused && !unprocessed {
             // The server closed an idle connection just when it was taken: nobody's fault, and no retry is used up.
             self.fresh = true;
             site.counters.stale_retries.add(1);
@@ -112,6 +117,8 @@ struct Missed {
     /// `None`: it did not come to a server.
     server: Option<ServerId>,
     reused: bool,
+    /// The request was sent behind another one on its connection.
+    behind: bool,
 }
 
 async fn attempt(
@@ -121,15 +128,16 @@ async fn attempt(
     gathered: &mut Gathered,
     tried: &Tried,
 ) -> Result<Answered, Missed> {
-    let no_server = |failure| Missed { failure, server: None, reused: false };
+    let no_server = |failure| Missed { failure, server: None, reused: false, behind: false };
     let working = link.working();
+    let rides = !tried.fresh && may_ride(job, tried.moves, !working.is_empty());
     let ask = Ask {
         client: link.id,
         worker: site.worker,
         hash: hash(link, job),
         tried: &tried.servers,
         working: &working,
-        fresh: tried.fresh || !job.upstream.model.shares_connections(),
+        fresh: rides || tried.fresh || !job.upstream.model.shares_connections(),
     };
     let asked = Instant::now();
     let place = job.upstream.acquire(&ask, asked, &mut job.progress).await.map_err(no_server)?;
@@ -138,35 +146,35 @@ async fn attempt(
     job.progress.to(State::Dispatched);
     let Place { lease, endpoint, idle, since: got_place } = place;
     job.progress.goes_to(&endpoint.name);
-    job.trail.server = Some(endpoint);
+    job.trail.server = Some(Arc::clone(&endpoint));
     if !working.is_empty() {
         site.counters.stacked_distributed.add(1);
     }
-    let missed = |failure, reused| Missed { failure, server: Some(server), reused };
-    let on_lane = job.head.upgrade.is_none() && gathered.most() <= u64::from(local::LONGEST_CONTENT);
-    let place = (lease, idle);
-    let mut connection = connection(site, link, job, place, on_lane).await.map_err(|failure| missed(failure, false))?;
+    let missed = |failure, reused, behind| Missed { failure, server: Some(server), reused, behind };
+    let delimit = gathered.delimit(job);
+    let mut head = site.buffers.written(|out| encode::request(&job.head, &forwarding(link, job), delimit, out));
+    let mut connection = if rides {
+        let ride = ride::board(site, job, &endpoint, std::mem::take(&mut head), got_place);
+        let behind = !ride.is_first();
+        ride::ride(site, link, job, lease, ride).await.map_err(|failure| missed(failure, false, behind))?
+    } else {
+        let on_lane = job.head.upgrade.is_none() && gathered.most() <= u64::from(local::LONGEST_CONTENT);
+        connection(site, link, job, (lease, idle), on_lane).await.map_err(|failure| missed(failure, false, false))?
+    };
     connection.has_content = gathered.most() > 0;
-    let connected = if connection.reused { got_place } else { Instant::now() };
+    let behind = connection.was_behind();
+    let began = if connection.reused && !behind { got_place } else { Instant::now() };
     job.trail.queue_wait = Some(got_place - asked);
-    job.trail.connect = (!connection.reused).then(|| connected - got_place);
+    job.trail.connect = (!connection.reused).then(|| began - got_place);
     job.trail.reused = connection.reused;
 
-    let delimit = gathered.delimit(job);
-    let head = site.buffers.written(|out| {
-        encode::request(&job.head, &forwarding(link, job), delimit, out);
-    });
-    let mut upload = Upload::new(head, gathered, delimit, connected);
+    let mut upload = Upload::new(head, gathered, delimit, began);
     let mut early = BytesMut::new();
-    let mut waiting =
-        HeadWait { site, link, job, parser: ReplyParser::new(), began: false, interim: 0, timer: link.take_timer() };
-    let head = poll_fn(|cx| waiting.poll(cx, &mut connection, &mut upload, gathered, &mut early)).await;
-    link.keep_timer(waiting.timer);
+    let head = wait(site, link, job, &mut connection, &mut upload, gathered, &mut early).await;
     job.trail.bytes_in = upload.content_bytes;
     match head {
-        Ok(head) => {
-            let at = Instant::now();
-            job.trail.first_byte = Some(at - connected);
+        Ok((head, at)) => {
+            job.trail.first_byte = Some(at - if behind { got_place } else { began });
             Ok(Answered { connection, head, upload, early: early.freeze(), at })
         }
         Err(failure) => {
@@ -174,8 +182,10 @@ async fn attempt(
             // A stale connection says nothing about the server, and neither does a client that is at fault.
             if failure.blames_connection() && !reused {
                 connection.failed();
+            } else if behind && failure.is_of_server() {
+                connection.forsaken();
             }
-            Err(missed(failure, reused))
+            Err(missed(failure, reused, behind))
         }
     }
 }
@@ -270,6 +280,35 @@ fn cookie<'a>(job: &'a Job, name: &str) -> Option<&'a [u8]> {
         .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
+/// Sends the request and waits for its reply's head; with it, when it was there.
+async fn wait(
+    site: &Site,
+    link: &Link,
+    job: &Job,
+    connection: &mut ServerConnection,
+    upload: &mut Upload,
+    gathered: &mut Gathered,
+    early: &mut BytesMut,
+) -> Result<(ReplyHead, Instant), Failure> {
+    let mut waiting = HeadWait {
+        site,
+        link,
+        job,
+        parser: ReplyParser::new(),
+        began: false,
+        interim: 0,
+        behind: connection.was_behind(),
+        awaited: None,
+        timer: link.take_timer(),
+    };
+    let head = poll_fn(|cx| waiting.poll(cx, connection, upload, gathered, early)).await;
+    link.keep_timer(waiting.timer);
+    let head = head?;
+    let at = Instant::now();
+    connection.answered(waiting.awaited, at);
+    Ok((head, at))
+}
+
 /// Waits for a reply's head while the request is still being sent.
 struct HeadWait<'a> {
     site: &'a Site,
@@ -280,6 +319,10 @@ struct HeadWait<'a> {
     began: bool,
     /// Interim replies that came.
     interim: u32,
+    /// The request was sent behind another one.
+    behind: bool,
+    /// When the server was first waited for, where that matters to those behind.
+    awaited: Option<Instant>,
     timer: Timer,
 }
 
@@ -292,6 +335,7 @@ impl HeadWait<'_> {
         gathered: &mut Gathered,
         early: &mut BytesMut,
     ) -> Poll<Result<ReplyHead, Failure>> {
+        connection.poll_send_others(cx);
         if !upload.is_over()
             && let Poll::Ready(Err(failure)) = upload.poll(cx, self.site, self.link, connection, gathered)
         {
@@ -322,6 +366,9 @@ impl HeadWait<'_> {
                 Poll::Pending => break,
             }
         }
+        if self.behind && self.awaited.is_none() {
+            self.awaited = Some(Instant::now());
+        }
         let (patience, failure) = self.patience(upload);
         self.timer.poll_until(cx, upload.progress + patience).map(|()| Err(failure))
     }
@@ -351,6 +398,8 @@ impl HeadWait<'_> {
         let timeouts = &self.site.config.timeouts;
         if upload.awaits_client() {
             (timeouts.client_idle, ContentFault::Idle.into())
+        } else if self.behind && !self.began && timeouts.server_first_byte > SECOND_PATIENCE {
+            (SECOND_PATIENCE, Failure::FirstByteTimeout)
         } else if upload.is_over() {
             (timeouts.server_first_byte, Failure::FirstByteTimeout)
         } else {

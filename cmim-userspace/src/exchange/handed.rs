@@ -38,6 +38,10 @@ pub(super) async fn run(
     let wanted = site.lanes.choose(Load::Content(length), reachable) == Lane::Sockmap;
     let ready = answered.upload.is_complete() && answered.early.is_empty() && link.is_due(job.seq);
     let Some(splicer) = site.splicer.as_ref().filter(|_| wanted && ready) else { return Err(answered) };
+    // A verdict cannot cut where the next reply begins.
+    if !answered.connection.keep_alone() {
+        return Err(answered);
+    }
 
     let read = std::mem::take(&mut answered.connection.buffer);
     let from = End { stream: answered.connection.stream(), read };

@@ -16,7 +16,7 @@ use super::accept::{Admission, Door, OpenHere, accept};
 use super::device::Live;
 use crate::buffer::{BufferPool, Store};
 use crate::config::model::ListenAddress;
-use crate::exchange::{Current, Drain, Site};
+use crate::exchange::{Current, Drain, Site, Trains};
 use crate::kernel::{LocalLane, Splicer, WorkerLoad};
 use crate::lane::Rules;
 use crate::lane::pipe::PipePool;
@@ -169,6 +169,7 @@ impl Ground {
             log,
             idle_watch: Waker::from(Arc::clone(&self.idle_watch)),
             drain: Drain::default(),
+            trains: Trains::default(),
         }
     }
 }
