@@ -89,9 +89,10 @@ impl Trains {
     pub(super) fn board(&self, endpoint: &Arc<Endpoint>, head: Bytes, most: usize, last: bool, now: Instant) -> Ride {
         let platform = self.platform(endpoint);
         let mut trains = platform.trains.borrow_mut();
-        if platform.coping.borrow_mut().allows(now) {
+        let at_once = platform.coping.borrow_mut().most(now);
+        if at_once > 1 {
             for train in trains.iter() {
-                if let Some(seat) = train.board(&head, last, now) {
+                if let Some(seat) = train.board(&head, last, at_once, now) {
                     return Ride { train: Rc::clone(train), seat };
                 }
             }
@@ -144,9 +145,11 @@ impl Platform {
 }
 
 impl Shared {
-    fn board(&self, head: &Bytes, last: bool, now: Instant) -> Option<Seat> {
+    fn board(&self, head: &Bytes, last: bool, at_once: u64, now: Instant) -> Option<Seat> {
         let mut state = self.state.borrow_mut();
-        if state.since.is_some_and(|since| now.saturating_duration_since(since) > STUCK) {
+        if state.order.aboard() >= at_once
+            || state.since.is_some_and(|since| now.saturating_duration_since(since) > STUCK)
+        {
             return None;
         }
         let seat = state.order.board(last)?;

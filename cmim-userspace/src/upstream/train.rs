@@ -55,7 +55,7 @@ impl Train {
     }
 
     pub fn has_room(&self) -> bool {
-        !self.sealed && self.next - self.turn < self.most
+        !self.sealed && self.aboard() < self.most
     }
 
     /// Whether a seat can still get its reply here.
@@ -69,6 +69,11 @@ impl Train {
 
     pub fn turn(&self) -> Seat {
         Seat(self.turn)
+    }
+
+    /// How many have a seat and no reply.
+    pub fn aboard(&self) -> u64 {
+        self.next - self.turn
     }
 
     /// How many stand behind the one whose turn it is.
