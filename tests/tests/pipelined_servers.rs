@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use cmim_tests::client::request;
 use cmim_tests::deadline::{PATIENCE, until, until_true};
@@ -42,7 +43,12 @@ fn gets(device: &Device, clients: &mut [Client]) {
 }
 
 fn assert_each_its_own(clients: &mut [Client]) {
-    for (client, number) in clients.iter_mut().zip(0..) {
+    assert_its_own_from(0, clients);
+}
+
+/// `clients` begin with the one that sent `GET /FIRST`.
+fn assert_its_own_from(first: usize, clients: &mut [Client]) {
+    for (client, number) in clients.iter_mut().zip(first..) {
         client.reply().assert_whole(format!("/{number}").as_bytes());
     }
 }
@@ -246,21 +252,14 @@ fn a_client_that_leaves_takes_nobody_elses_reply_with_it() {
             answers(side);
         });
         let device = device(&server, "");
-        let mut clients: Vec<Option<Client>> = {
-            let mut clients = clients(&device, CLIENTS);
-            gets(&device, &mut clients);
-            clients.into_iter().map(Some).collect()
-        };
+        let mut clients = clients(&device, CLIENTS);
+        gets(&device, &mut clients);
         server.wait_for(2 * CLIENTS);
-        // A client that closes with unread bytes, or by a reset, is seen to leave at once.
-        clients[leaves].take().expect("the client").into_wire().reset();
-        for number in leaves + 1..CLIENTS {
-            clients[number].as_mut().expect("a client").reply().assert_whole(format!("/{number}").as_bytes());
-        }
+        let mut behind = clients.split_off(leaves + 1);
+        clients.pop().expect("the one that leaves").into_wire().reset();
+        assert_its_own_from(leaves + 1, &mut behind);
         gate.store(true, Ordering::Relaxed);
-        for number in 0..leaves {
-            clients[number].as_mut().expect("a client").reply().assert_whole(format!("/{number}").as_bytes());
-        }
+        assert_each_its_own(&mut clients);
         device.wait_until_at_rest(PATIENCE);
     }
 }
@@ -279,9 +278,7 @@ fn a_slow_reply_holds_up_nobody_for_long_and_is_asked_for_once() {
     let device = device(&server, "");
     let mut clients = clients(&device, CLIENTS);
     gets(&device, &mut clients);
-    for number in 1..CLIENTS {
-        clients[number].reply().assert_whole(format!("/{number}").as_bytes());
-    }
+    assert_its_own_from(1, &mut clients[1..]);
     gate.store(true, Ordering::Relaxed);
     clients[0].reply().assert_whole(b"/0");
     let times = times_asked(&server);
@@ -289,6 +286,31 @@ fn a_slow_reply_holds_up_nobody_for_long_and_is_asked_for_once() {
     assert!(times.iter().all(|(target, times)| target == "/before" || *times <= 2), "{times:?}");
     // The replies that nobody waits for any more are not taken for others.
     clients[0].get("/behind").assert_whole(b"/behind");
+}
+
+#[test]
+fn requests_stop_sharing_connections_to_a_slow_server() {
+    const CLIENTS: usize = 4;
+    let server = ScriptedServer::start(|side| {
+        while let Some(request) = side.request() {
+            if request.target != "/before" {
+                thread::sleep(Duration::from_millis(20));
+            }
+            side.send(own(&request));
+        }
+    });
+    let device = device(&server, "");
+    let mut clients = clients(&device, CLIENTS);
+    let mut shared = Vec::new();
+    for _ in 0..20 {
+        let before = device.figure(PIPELINED);
+        gets(&device, &mut clients);
+        assert_each_its_own(&mut clients);
+        shared.push(device.figure(PIPELINED) - before);
+    }
+    assert_eq!(shared[0], CLIENTS as u64 - 1);
+    // One finds out now and then.
+    assert!(shared[10..].iter().sum::<u64>() <= 3, "{shared:?}");
 }
 
 #[test]
@@ -309,9 +331,7 @@ fn a_long_reply_to_a_client_that_does_not_read_holds_up_nobody() {
     reader.get("/before").assert_whole(b"/before");
     std::mem::swap(&mut clients[0], &mut reader);
     gets(&device, &mut clients);
-    for number in 1..CLIENTS {
-        clients[number].reply().assert_whole(format!("/{number}").as_bytes());
-    }
+    assert_its_own_from(1, &mut clients[1..]);
     clients[0].reply().assert_whole(&bytes(LENGTH));
 }
 
@@ -500,18 +520,23 @@ fn a_server_that_ends_connections_at_random_points_answers_10_000_requests_of_64
     device.wait_until_at_rest(PATIENCE);
 }
 
+const SIZES: [u64; 6] = [0, 1, 1000, 20_000, 70_000, 400_000];
+
 #[test]
 fn nginx_answers_clients_that_share_its_connections() {
-    const CLIENTS: usize = 32;
-    const SIZES: [u64; 6] = [0, 1, 1000, 20_000, 70_000, 400_000];
     let nginx = Nginx::start("keepalive_requests 50;");
     for size in SIZES {
         nginx.put(&size.to_string(), &bytes(size));
     }
-    let device = Setup::before(&[nginx.address()]).workers(1).upstream("server_pipeline = 16").start();
+    for kernel in ["off", "auto"] {
+        let setup = Setup::before(&[nginx.address()]).workers(1).kernel(kernel, "");
+        ask_nginx(&setup.upstream("server_pipeline = 16").start());
+    }
+}
+
+fn ask_nginx(device: &Device) {
     thread::scope(|scope| {
-        for number in 0..CLIENTS {
-            let device = &device;
+        for number in 0..32 {
             scope.spawn(move || {
                 let mut client = device.client();
                 for turn in 0..60 {

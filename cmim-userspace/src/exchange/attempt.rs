@@ -146,14 +146,15 @@ async fn attempt(
     job.progress.to(State::Dispatched);
     let Place { lease, endpoint, idle, since: got_place } = place;
     job.progress.goes_to(&endpoint.name);
-    job.trail.server = Some(Arc::clone(&endpoint));
+    let shared = rides.then(|| Arc::clone(&endpoint));
+    job.trail.server = Some(endpoint);
     if !working.is_empty() {
         site.counters.stacked_distributed.add(1);
     }
     let missed = |failure, reused, behind| Missed { failure, server: Some(server), reused, behind };
     let delimit = gathered.delimit(job);
     let mut head = site.buffers.written(|out| encode::request(&job.head, &forwarding(link, job), delimit, out));
-    let mut connection = if rides {
+    let mut connection = if let Some(endpoint) = shared {
         let ride = ride::board(site, job, &endpoint, std::mem::take(&mut head), got_place);
         let behind = !ride.is_first();
         ride::ride(site, link, job, lease, ride).await.map_err(|failure| missed(failure, false, behind))?
@@ -162,11 +163,11 @@ async fn attempt(
         connection(site, link, job, (lease, idle), on_lane).await.map_err(|failure| missed(failure, false, false))?
     };
     connection.has_content = gathered.most() > 0;
-    let behind = connection.was_behind();
-    let began = if connection.reused && !behind { got_place } else { Instant::now() };
+    let (reused, behind) = (connection.reused, connection.was_behind());
+    let began = if reused && !behind { got_place } else { Instant::now() };
     job.trail.queue_wait = Some(got_place - asked);
-    job.trail.connect = (!connection.reused).then(|| began - got_place);
-    job.trail.reused = connection.reused;
+    job.trail.connect = (!reused).then(|| began - got_place);
+    job.trail.reused = reused;
 
     let mut upload = Upload::new(head, gathered, delimit, began);
     let mut early = BytesMut::new();
@@ -178,7 +179,6 @@ async fn attempt(
             Ok(Answered { connection, head, upload, early: early.freeze(), at })
         }
         Err(failure) => {
-            let reused = connection.reused;
             // A stale connection says nothing about the server, and neither does a client that is at fault.
             if failure.blames_connection() && !reused {
                 connection.failed();

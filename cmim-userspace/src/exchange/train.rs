@@ -68,7 +68,7 @@ struct State {
     /// The connection, between two exchanges.
     carriage: Option<Carriage>,
     /// Since when it is the present one's turn.
-    since: Option<Instant>,
+    since: Instant,
 }
 
 /// A request's place on a server connection; given up when dropped before its reply is whole.
@@ -107,7 +107,7 @@ impl Trains {
             broken: false,
             wakers: VecDeque::from([None]),
             carriage: None,
-            since: None,
+            since: now,
         };
         let train = Rc::new(Shared { platform: Rc::clone(&platform), state: RefCell::new(state) });
         trains.push(Rc::clone(&train));
@@ -147,9 +147,7 @@ impl Platform {
 impl Shared {
     fn board(&self, head: &Bytes, last: bool, at_once: u64, now: Instant) -> Option<Seat> {
         let mut state = self.state.borrow_mut();
-        if state.order.aboard() >= at_once
-            || state.since.is_some_and(|since| now.saturating_duration_since(since) > STUCK)
-        {
+        if state.order.aboard() >= at_once || now.saturating_duration_since(state.since) > STUCK {
             return None;
         }
         let seat = state.order.board(last)?;
@@ -236,9 +234,6 @@ impl Ride {
     pub(super) fn poll_send(&self, cx: &mut Context<'_>, stream: &Stream) {
         let state = &mut *self.train.state.borrow_mut();
         state.listen(self.seat, cx);
-        if state.since.is_none() {
-            state.since = Some(Instant::now());
-        }
         while !state.heads.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let count = state.heads.len().min(SLICES);
@@ -280,6 +275,11 @@ impl Ride {
         self.train.platform.coping.borrow_mut().replied(waited, now);
     }
 
+    /// It is not this request's turn in time.
+    pub(super) fn was_overtaken(&self, waited: Duration) {
+        self.train.platform.coping.borrow_mut().waits(waited, Instant::now());
+    }
+
     /// The server left this request without an answer that it got behind another one.
     pub(super) fn was_failed(&self) {
         self.train.platform.failed();
@@ -290,7 +290,7 @@ impl Ride {
         let state = &mut *self.train.state.borrow_mut();
         let platform = &self.train.platform;
         let left_alone = !persistent && state.order.behind() > 0;
-        state.since = Some(now);
+        state.since = now;
         if left_alone {
             platform.failed();
         }

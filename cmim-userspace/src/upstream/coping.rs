@@ -47,7 +47,13 @@ impl Coping {
     /// this one's turn.
     pub fn replied(&mut self, waited: Duration, now: Instant) {
         self.strikes = 0;
-        let waited = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+        self.waits(waited, now);
+    }
+
+    /// A request that was sent behind another one has waited so long.
+    pub fn waits(&mut self, waited: Duration, now: Instant) {
+        // One that took very long is no more than that: one.
+        let waited = u64::try_from(waited.as_nanos()).map_or(BUDGET, |waited| waited.min(BUDGET));
         let is_quick = |time: u64| time <= BUDGET / 2;
         if self.out_until.is_some() {
             if is_quick(waited) {

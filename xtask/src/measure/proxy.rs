@@ -127,6 +127,7 @@ impl Setup<'_> {
             .replace("@splice@", splice)
             .replace("@splice_min@", splice_min)
             .replace("@local_bypass@", if contender == Contender::CmimNoBypass { "off" } else { "auto" })
+            .replace("@pipeline@", &contender.pipeline().to_string())
             .replace("@pins@", &format!("{}{number}", pins()))
     }
 }

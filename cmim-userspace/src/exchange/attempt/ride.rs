@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -62,14 +63,16 @@ pub(super) async fn ride(
         return Ok(connection.shared(ride));
     }
     let mut timer = link.take_timer();
-    let patience = Instant::now() + PATIENCE;
+    let began = Instant::now();
     let turn = poll_fn(|cx| {
-        if let std::task::Poll::Ready(turn) = ride.poll_turn(cx) {
-            return std::task::Poll::Ready(turn);
+        if let Poll::Ready(turn) = ride.poll_turn(cx) {
+            return Poll::Ready(turn);
         }
-        timer.poll_until(cx, patience).map(|()| Err(Overtaken))
-    });
-    let turn = turn.await;
+        ready!(timer.poll_until(cx, began + PATIENCE));
+        ride.was_overtaken(PATIENCE);
+        Poll::Ready(Err(Overtaken))
+    })
+    .await;
     link.keep_timer(timer);
     let carriage = turn.map_err(|Overtaken| Failure::Overtaken)?;
     Ok(ServerConnection::behind(carriage, lease, ride))
