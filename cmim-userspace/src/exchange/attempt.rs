@@ -1,35 +1,29 @@
 //! One try at a request: a connection to a server, the request out, the reply's head in; and whether to try again.
 
 mod ride;
+mod wait;
 
-use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use self::ride::{MOST_MOVES, may_ride};
-use super::failure::{ContentFault, Failure};
+use super::failure::Failure;
 use super::link::{Job, Link};
 use super::server::{ServerConnection, ServerSocket};
 use super::site::Site;
-use super::timer::Timer;
-use super::train::SECOND_PATIENCE;
 use super::upload::{Gathered, Upload};
 use super::upstream::{Lease, Place};
 use crate::config::model::{Balance, HashOn, RequestBuffering, SendProxyProtocol};
-use crate::h1::{Forwarding, Known, Limits, ReplyHead, ReplyParser, Version, encode};
+use crate::h1::{Forwarding, Known, ReplyHead, encode};
 use crate::job::State;
 use crate::lane::local;
 use crate::net::{self, Stream, proxy_protocol};
 use crate::upstream::{Ask, Idle, ServerId};
-
-/// Interim replies that one request may get; a server that sends more is not going to answer.
-const MOST_INTERIM: u32 = 100;
 
 /// A request with its reply's head, the content still on its way.
 #[derive(Debug)]
@@ -171,7 +165,7 @@ async fn attempt(
 
     let mut upload = Upload::new(head, gathered, delimit, began);
     let mut early = BytesMut::new();
-    let head = wait(site, link, job, &mut connection, &mut upload, gathered, &mut early).await;
+    let head = wait::wait(site, link, job, &mut connection, &mut upload, gathered, &mut early).await;
     job.trail.bytes_in = upload.content_bytes;
     match head {
         Ok((head, at)) => {
@@ -278,132 +272,4 @@ fn cookie<'a>(job: &'a Job, name: &str) -> Option<&'a [u8]> {
         .all(Known::Cookie)
         .flat_map(|cookies| cookies.split(|&byte| byte == b';'))
         .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-}
-
-/// Sends the request and waits for its reply's head; with it, when it was there.
-async fn wait(
-    site: &Site,
-    link: &Link,
-    job: &Job,
-    connection: &mut ServerConnection,
-    upload: &mut Upload,
-    gathered: &mut Gathered,
-    early: &mut BytesMut,
-) -> Result<(ReplyHead, Instant), Failure> {
-    let mut waiting = HeadWait {
-        site,
-        link,
-        job,
-        parser: ReplyParser::new(),
-        began: false,
-        interim: 0,
-        behind: connection.was_behind(),
-        awaited: None,
-        timer: link.take_timer(),
-    };
-    let head = poll_fn(|cx| waiting.poll(cx, connection, upload, gathered, early)).await;
-    link.keep_timer(waiting.timer);
-    let head = head?;
-    let at = Instant::now();
-    connection.answered(waiting.awaited, at);
-    Ok((head, at))
-}
-
-/// Waits for a reply's head while the request is still being sent.
-struct HeadWait<'a> {
-    site: &'a Site,
-    link: &'a Link,
-    job: &'a Job,
-    parser: ReplyParser,
-    /// A byte of a reply came.
-    began: bool,
-    /// Interim replies that came.
-    interim: u32,
-    /// The request was sent behind another one.
-    behind: bool,
-    /// When the server was first waited for, where that matters to those behind.
-    awaited: Option<Instant>,
-    timer: Timer,
-}
-
-impl HeadWait<'_> {
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        connection: &mut ServerConnection,
-        upload: &mut Upload,
-        gathered: &mut Gathered,
-        early: &mut BytesMut,
-    ) -> Poll<Result<ReplyHead, Failure>> {
-        connection.poll_send_others(cx);
-        if !upload.is_over()
-            && let Poll::Ready(Err(failure)) = upload.poll(cx, self.site, self.link, connection, gathered)
-        {
-            return Poll::Ready(Err(failure));
-        }
-        loop {
-            if let Some(head) = self.parse(connection)? {
-                if !head.is_interim() {
-                    return Poll::Ready(Ok(head));
-                }
-                self.parser = ReplyParser::new();
-                self.interim += 1;
-                if self.interim > MOST_INTERIM {
-                    return Poll::Ready(Err(Failure::EndlessInterim));
-                }
-                if self.job.head.version == Version::Http11 {
-                    encode::interim(&head, early);
-                }
-                continue;
-            }
-            self.pass_on(cx, early)?;
-            match connection.poll_fill(cx, self.site) {
-                Poll::Ready(Ok(count)) if count > 0 => self.began = true,
-                Poll::Ready(Ok(_)) if self.began => return Poll::Ready(Err(Failure::Truncated)),
-                Poll::Ready(Ok(_)) => return Poll::Ready(Err(Failure::ServerClosed)),
-                Poll::Ready(Err(_)) if self.began => return Poll::Ready(Err(Failure::Truncated)),
-                Poll::Ready(Err(source)) => return Poll::Ready(Err(Failure::ServerBroke(source))),
-                Poll::Pending => break,
-            }
-        }
-        if self.behind && self.awaited.is_none() {
-            self.awaited = Some(Instant::now());
-        }
-        let (patience, failure) = self.patience(upload);
-        self.timer.poll_until(cx, upload.progress + patience).map(|()| Err(failure))
-    }
-
-    fn parse(&mut self, connection: &mut ServerConnection) -> Result<Option<ReplyHead>, Failure> {
-        if connection.buffer.is_empty() {
-            return Ok(None);
-        }
-        let limits = Limits::of_reply(self.site.config.limits.reply_head);
-        Ok(self.parser.parse(&mut connection.buffer, &self.job.head.method, &limits)?)
-    }
-
-    /// Sends interim replies on as far as it is this request's turn.
-    fn pass_on(&self, cx: &mut Context<'_>, early: &mut BytesMut) -> Result<(), Failure> {
-        while !early.is_empty() && self.link.poll_due(cx, self.job.seq).is_ready() {
-            match self.link.poll_write(cx, &[IoSlice::new(early)]) {
-                Poll::Ready(Ok(count)) => early.advance(count),
-                Poll::Ready(Err(_)) => return Err(Failure::ClientGone),
-                Poll::Pending => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// How long the side that is awaited may take, and what it means if it takes longer.
-    fn patience(&self, upload: &Upload) -> (Duration, Failure) {
-        let timeouts = &self.site.config.timeouts;
-        if upload.awaits_client() {
-            (timeouts.client_idle, ContentFault::Idle.into())
-        } else if self.behind && !self.began && timeouts.server_first_byte > SECOND_PATIENCE {
-            (SECOND_PATIENCE, Failure::FirstByteTimeout)
-        } else if upload.is_over() {
-            (timeouts.server_first_byte, Failure::FirstByteTimeout)
-        } else {
-            (timeouts.server_idle, Failure::ServerIdle)
-        }
-    }
 }
