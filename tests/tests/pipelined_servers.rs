@@ -316,7 +316,7 @@ fn requests_stop_sharing_connections_to_a_slow_server() {
 #[test]
 fn a_long_reply_to_a_client_that_does_not_read_holds_up_nobody() {
     const CLIENTS: usize = 4;
-    const LENGTH: u64 = 16 << 20;
+    const LENGTH: u64 = 8 << 20;
     let server = ScriptedServer::start(|side| {
         let Some(requests) = batch(side, CLIENTS) else { return };
         let long = bytes(LENGTH);
@@ -465,7 +465,7 @@ fn requests_behind_one_another_count_as_in_flight_and_keep_to_max_requests() {
 }
 
 #[test]
-fn a_server_that_ends_connections_at_random_points_answers_10_000_requests_of_64_clients() {
+fn a_server_that_ends_connections_at_random_points_answers_10_000_requests_of_64_clients_that_leave_now_and_then() {
     const CLIENTS: usize = 64;
     const EACH: usize = 10_000 / CLIENTS + 1;
     let server = ScriptedServer::start(|side| {
@@ -506,6 +506,10 @@ fn a_server_that_ends_connections_at_random_points_answers_10_000_requests_of_64
                 let mut client = device.client();
                 for turn in 0..EACH {
                     let target = format!("/{number}/{turn}");
+                    if fastrand::u32(..100) == 0 {
+                        client.send(request("GET", &format!("{target}/gone"), "", b""));
+                        client = device.client();
+                    }
                     let reply = client.get(&target);
                     if reply.status() != 200 || reply.text() != target {
                         wrong.fetch_add(1, Ordering::Relaxed);
@@ -520,28 +524,27 @@ fn a_server_that_ends_connections_at_random_points_answers_10_000_requests_of_64
     device.wait_until_at_rest(PATIENCE);
 }
 
-const SIZES: [u64; 6] = [0, 1, 1000, 20_000, 70_000, 400_000];
-
 #[test]
 fn nginx_answers_clients_that_share_its_connections() {
     let nginx = Nginx::start("keepalive_requests 50;");
-    for size in SIZES {
-        nginx.put(&size.to_string(), &bytes(size));
+    let pages: Vec<Vec<u8>> = [0, 1, 1000, 20_000, 70_000, 400_000].into_iter().map(bytes).collect();
+    for page in &pages {
+        nginx.put(&page.len().to_string(), page);
     }
     for kernel in ["off", "auto"] {
         let setup = Setup::before(&[nginx.address()]).workers(1).kernel(kernel, "");
-        ask_nginx(&setup.upstream("server_pipeline = 16").start());
+        ask_nginx(&setup.upstream("server_pipeline = 16").start(), &pages);
     }
 }
 
-fn ask_nginx(device: &Device) {
+fn ask_nginx(device: &Device, pages: &[Vec<u8>]) {
     thread::scope(|scope| {
         for number in 0..32 {
             scope.spawn(move || {
                 let mut client = device.client();
                 for turn in 0..60 {
-                    let size = SIZES[(number + turn) % SIZES.len()];
-                    client.get(&format!("/{size}")).assert_whole(&bytes(size));
+                    let page = &pages[(number + turn) % pages.len()];
+                    client.get(&format!("/{}", page.len())).assert_whole(page);
                 }
             });
         }
