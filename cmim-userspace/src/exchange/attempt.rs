@@ -3,6 +3,7 @@
 mod ride;
 mod wait;
 
+use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use self::ride::{MOST_MOVES, may_ride};
+use self::wait::HeadWait;
 use super::failure::Failure;
 use super::link::{Job, Link};
 use super::server::{ServerConnection, ServerSocket};
@@ -76,9 +78,10 @@ impl Tried {
         if gathered.spent {
             return false;
         }
-        if *behind && failure.is_of_server() {
+        let overtaken = matches!(failure, Failure::Overtaken);
+        if overtaken || (*behind && failure.is_of_server()) {
             // The others on the connection may be the cause; the next attempt finds out, and no retry is used up.
-            self.moves = if matches!(failure, Failure::Overtaken) { self.moves + 1 } else { MOST_MOVES };
+            self.moves = if overtaken { self.moves + 1 } else { MOST_MOVES };
             site.counters.pipelined_again.add(1);
             return true;
         }
@@ -111,7 +114,7 @@ struct Missed {
     /// `None`: it did not come to a server.
     server: Option<ServerId>,
     reused: bool,
-    /// The request was sent behind another one on its connection.
+    /// It was the request's turn, behind another one on its connection.
     behind: bool,
 }
 
@@ -148,14 +151,15 @@ async fn attempt(
     let missed = |failure, reused, behind| Missed { failure, server: Some(server), reused, behind };
     let delimit = gathered.delimit(job);
     let mut head = site.buffers.written(|out| encode::request(&job.head, &forwarding(link, job), delimit, out));
-    let mut connection = if let Some(endpoint) = shared {
+    let connected = if let Some(endpoint) = shared {
         let ride = ride::board(site, job, &endpoint, std::mem::take(&mut head), got_place);
-        let behind = !ride.is_first();
-        ride::ride(site, link, job, lease, ride).await.map_err(|failure| missed(failure, false, behind))?
+        // Behind a pointer: an exchange without it is no larger for it.
+        Box::pin(ride::ride(site, link, job, lease, ride)).await
     } else {
         let on_lane = job.head.upgrade.is_none() && gathered.most() <= u64::from(local::LONGEST_CONTENT);
-        connection(site, link, job, (lease, idle), on_lane).await.map_err(|failure| missed(failure, false, false))?
+        connection(site, link, job, (lease, idle), on_lane).await
     };
+    let mut connection = connected.map_err(|failure| missed(failure, false, false))?;
     connection.has_content = gathered.most() > 0;
     let (reused, behind) = (connection.reused, connection.was_behind());
     let began = if reused && !behind { got_place } else { Instant::now() };
@@ -165,20 +169,19 @@ async fn attempt(
 
     let mut upload = Upload::new(head, gathered, delimit, began);
     let mut early = BytesMut::new();
-    let head = wait::wait(site, link, job, &mut connection, &mut upload, gathered, &mut early).await;
+    let mut waiting = HeadWait::new(site, link, job, behind);
+    let head = poll_fn(|cx| waiting.poll(cx, &mut connection, &mut upload, gathered, &mut early)).await;
+    let awaited = waiting.end();
     job.trail.bytes_in = upload.content_bytes;
     match head {
-        Ok((head, at)) => {
+        Ok(head) => {
+            let at = Instant::now();
+            connection.answered(awaited, at);
             job.trail.first_byte = Some(at - if behind { got_place } else { began });
             Ok(Answered { connection, head, upload, early: early.freeze(), at })
         }
         Err(failure) => {
-            // A stale connection says nothing about the server, and neither does a client that is at fault.
-            if failure.blames_connection() && !reused {
-                connection.failed();
-            } else if behind && failure.is_of_server() {
-                connection.forsaken();
-            }
+            connection.failed(&failure);
             Err(missed(failure, reused, behind))
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::failure::Failure;
 use super::site::Site;
 use super::train::Ride;
 use super::upstream::Lease;
@@ -168,13 +169,6 @@ impl ServerConnection {
         }
     }
 
-    /// The server left a request unanswered that it had got behind another one.
-    pub(super) fn forsaken(&self) {
-        if let Some(ride) = &self.ride {
-            ride.was_failed();
-        }
-    }
-
     /// The reply is whole: the connection goes to the request behind it, or back to the pool if it can take another request. Bytes beyond the
     /// reply's end are nobody's and disqualify it. What comes back is its read buffer, whose bytes may still be on
     /// their way to the client.
@@ -200,9 +194,13 @@ impl ServerConnection {
         self.buffer
     }
 
-    /// The connection failed before it gave a reply.
-    pub(super) fn failed(self) {
-        self.lease.failed();
+    /// There was no reply. A stale connection says nothing about the server, and neither does a client that is at fault.
+    pub(super) fn failed(self, failure: &Failure) {
+        if failure.blames_connection() && !self.reused {
+            self.lease.failed();
+        } else if let Some(ride) = self.ride.as_ref().filter(|ride| !ride.is_first() && failure.is_of_server()) {
+            ride.was_failed();
+        }
     }
 
     /// The connection became a tunnel: its stream, and the place that it keeps until that ends.

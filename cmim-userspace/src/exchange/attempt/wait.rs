@@ -1,6 +1,5 @@
 //! A reply's head, awaited while the request is still being sent.
 
-use std::future::poll_fn;
 use std::io::IoSlice;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -19,37 +18,8 @@ use crate::h1::{Limits, ReplyHead, ReplyParser, Version, encode};
 /// Interim replies that one request may get; a server that sends more is not going to answer.
 const MOST_INTERIM: u32 = 100;
 
-/// Sends the request and waits for its reply's head; with it, when it was there.
-pub(super) async fn wait(
-    site: &Site,
-    link: &Link,
-    job: &Job,
-    connection: &mut ServerConnection,
-    upload: &mut Upload,
-    gathered: &mut Gathered,
-    early: &mut BytesMut,
-) -> Result<(ReplyHead, Instant), Failure> {
-    let mut waiting = HeadWait {
-        site,
-        link,
-        job,
-        parser: ReplyParser::new(),
-        began: false,
-        interim: 0,
-        behind: connection.was_behind(),
-        awaited: None,
-        timer: link.take_timer(),
-    };
-    let head = poll_fn(|cx| waiting.poll(cx, connection, upload, gathered, early)).await;
-    link.keep_timer(waiting.timer);
-    let head = head?;
-    let at = Instant::now();
-    connection.answered(waiting.awaited, at);
-    Ok((head, at))
-}
-
 /// Waits for a reply's head while the request is still being sent.
-struct HeadWait<'a> {
+pub(super) struct HeadWait<'a> {
     site: &'a Site,
     link: &'a Link,
     job: &'a Job,
@@ -65,8 +35,20 @@ struct HeadWait<'a> {
     timer: Timer,
 }
 
-impl HeadWait<'_> {
-    fn poll(
+impl<'a> HeadWait<'a> {
+    /// `behind`: the request was sent behind another one.
+    pub(super) fn new(site: &'a Site, link: &'a Link, job: &'a Job, behind: bool) -> Self {
+        let (parser, timer) = (ReplyParser::new(), link.take_timer());
+        Self { site, link, job, parser, began: false, interim: 0, behind, awaited: None, timer }
+    }
+
+    /// Over: when the server was first waited for, where that matters.
+    pub(super) fn end(self) -> Option<Instant> {
+        self.link.keep_timer(self.timer);
+        self.awaited
+    }
+
+    pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         connection: &mut ServerConnection,
