@@ -199,6 +199,20 @@ impl Device {
         self.process.signal(signal);
     }
 
+    /// Runs `act` while the device stands still, so that it then finds all that was done at once.
+    #[track_caller]
+    pub fn paused<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", self.pid());
+        until_true("the device stands still", PATIENCE, || {
+            std::fs::read_to_string(&stat)
+                .is_ok_and(|text| text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+        });
+        let done = act();
+        self.signal(Signal::CONT);
+        done
+    }
+
     /// SIGTERM, and the exit status.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {

@@ -36,6 +36,7 @@ pub struct Setup<'a> {
     ports: Vec<Reserved>,
     addresses: Vec<SocketAddr>,
     namespace: Option<&'a Namespace>,
+    workers: usize,
     kernel_mode: &'static str,
     user: Option<&'static str>,
     directory: TempDir,
@@ -52,6 +53,7 @@ impl<'a> Setup<'a> {
             ports: Vec::new(),
             addresses: Vec::new(),
             namespace: None,
+            workers: 2,
             kernel_mode: "off",
             user: None,
             directory: tempfile::Builder::new().prefix("cmim-test-").tempdir().expect("a directory"),
@@ -67,6 +69,11 @@ impl<'a> Setup<'a> {
 
     pub fn daemon(mut self, lines: &str) -> Self {
         add(&mut self.tables.daemon, lines);
+        self
+    }
+
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
         self
     }
 
@@ -177,7 +184,10 @@ impl<'a> Setup<'a> {
         };
         table(
             "[daemon]",
-            format!("workers = 2\ncontrol_socket = \"{directory}/control.sock\"\nshutdown_grace = \"5s\"\n"),
+            format!(
+                "workers = {}\ncontrol_socket = \"{directory}/control.sock\"\nshutdown_grace = \"5s\"\n",
+                self.workers
+            ),
             daemon,
         );
         table(

@@ -62,11 +62,11 @@ fn connections(page: &mut Page, status: &Status) {
     let sent = server.reused_total.saturating_add(server.opened_total);
     page.section("CONNECTIONS", &["open", "idle", "total"]);
     page.row("clients", &[count(client.open), String::new(), count(client.accepted_total)], "");
-    page.row(
-        "servers",
-        &[count(server.open), count(server.idle), count(server.opened_total)],
-        &format!("{} of requests reused one", percent(server.reused_total, sent)),
-    );
+    let mut reuse = format!("{} of requests reused one", percent(server.reused_total, sent));
+    if server.pipelined_total > 0 {
+        reuse.push_str(&format!(", {} behind another request", percent(server.pipelined_total, sent)));
+    }
+    page.row("servers", &[count(server.open), count(server.idle), count(server.opened_total)], &reuse);
 }
 
 fn requests(page: &mut Page, status: &Status) {
@@ -217,6 +217,9 @@ mod tests {
     };
     use crate::control::message::{Lanes, Server};
 
+    const SERVER_CONNECTIONS: ServerConnections =
+        ServerConnections { open: 10, idle: 6, opened_total: 512, reused_total: 23_900, pipelined_total: 0 };
+
     fn busy() -> Status {
         Status {
             version: "0.1.0".to_owned(),
@@ -225,7 +228,7 @@ mod tests {
             workers: 2,
             draining: false,
             client_connections: ClientConnections { open: 128, accepted_total: 12_345 },
-            server_connections: ServerConnections { open: 10, idle: 6, opened_total: 512, reused_total: 23_900 },
+            server_connections: SERVER_CONNECTIONS,
             requests_total: 24_412,
             replies: Replies {
                 rewritten_total: 8_000,

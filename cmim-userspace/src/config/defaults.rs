@@ -149,6 +149,7 @@ pub(super) fn upstream() -> Upstream {
         hold_size: 64 * MIB,
         request_buffering: RequestBuffering::Auto,
         max_idle: 64,
+        server_pipeline: 1,
         retries: 2,
         queue_limit: 1024,
         queue_timeout: Duration::from_secs(30),

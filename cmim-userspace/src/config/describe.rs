@@ -96,6 +96,10 @@ fn describe_upstream(text: &mut Text, upstream: &Upstream) {
     };
     let retries = counted(usize::try_from(upstream.retries).unwrap_or(0), "retry");
     text.line("", &format!("{queue}; {retries}; {} idle connections are kept per server", upstream.max_idle));
+    if upstream.server_pipeline > 1 {
+        let most = upstream.server_pipeline;
+        text.line("", &format!("up to {most} GET, HEAD or OPTIONS requests at once on one server connection"));
+    }
     let health = upstream.health.as_ref().map_or_else(
         || "no health probes: failing requests take a server out".to_owned(),
         |health| format!("health probe of {} every {}", health.path, format_duration(health.every)),

@@ -207,6 +207,8 @@ pub struct Upstream {
     pub request_buffering: RequestBuffering,
     /// Pooled idle connections per server.
     pub max_idle: usize,
+    /// Requests at once on one server connection, 1 to 64.
+    pub server_pipeline: usize,
     pub retries: u32,
     pub queue_limit: usize,
     pub queue_timeout: Duration,

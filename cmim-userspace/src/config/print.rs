@@ -233,6 +233,11 @@ fn upstream(upstream: &Upstream) -> Vec<Line> {
     lines.extend(holding(upstream));
     lines.extend([
         Line::new("max_idle", upstream.max_idle.to_string(), "pooled idle connections per server"),
+        Line::new(
+            "server_pipeline",
+            upstream.server_pipeline.to_string(),
+            "requests at once on one server connection; 1: off",
+        ),
         Line::new("retries", upstream.retries.to_string(), "of a request that no server has begun to answer"),
         Line::new(
             "queue_limit",

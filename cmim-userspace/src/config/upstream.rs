@@ -14,6 +14,9 @@ use super::validate::SHORTEST_TIMEOUT;
 /// Most retries of one request. More would turn one failing request into a flood of them.
 const MOST_RETRIES: usize = 100;
 
+/// Most requests at once on one server connection: what one system call sends, and what waits behind one slow reply.
+const MOST_PIPELINED: usize = 64;
+
 /// Largest weight: the shares of servers need no finer steps, and Maglev's table stays small.
 const LARGEST_WEIGHT: usize = 256;
 
@@ -88,6 +91,7 @@ fn upstream(mut section: Section<'_>, name: String) -> Upstream {
         hold_size: section.size("hold_size", default.hold_size, 1),
         request_buffering: section.choice::<RequestBuffering>("request_buffering", default.request_buffering),
         max_idle: section.count("max_idle", default.max_idle, 0..=LARGEST_COUNT),
+        server_pipeline: section.count("server_pipeline", default.server_pipeline, 1..=MOST_PIPELINED),
         retries: narrow(section.count("retries", retries, 0..=MOST_RETRIES)),
         queue_limit: section.count("queue_limit", default.queue_limit, 0..=LARGEST_COUNT),
         queue_timeout: section.duration("queue_timeout", default.queue_timeout, SHORTEST_TIMEOUT),

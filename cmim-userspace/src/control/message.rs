@@ -171,6 +171,9 @@ pub struct ServerConnections {
     pub idle: u64,
     pub opened_total: u64,
     pub reused_total: u64,
+    /// Requests sent behind another one on its connection (`server_pipeline`).
+    #[serde(default)]
+    pub pipelined_total: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,31 +1,31 @@
 //! One try at a request: a connection to a server, the request out, the reply's head in; and whether to try again.
 
+mod ride;
+mod wait;
+
 use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
-use super::failure::{ContentFault, Failure};
+use self::ride::{MOST_MOVES, may_ride};
+use self::wait::HeadWait;
+use super::failure::Failure;
 use super::link::{Job, Link};
 use super::server::{ServerConnection, ServerSocket};
 use super::site::Site;
-use super::timer::Timer;
 use super::upload::{Gathered, Upload};
 use super::upstream::{Lease, Place};
 use crate::config::model::{Balance, HashOn, RequestBuffering, SendProxyProtocol};
-use crate::h1::{Forwarding, Known, Limits, ReplyHead, ReplyParser, Version, encode};
+use crate::h1::{Forwarding, Known, ReplyHead, encode};
 use crate::job::State;
 use crate::lane::local;
 use crate::net::{self, Stream, proxy_protocol};
 use crate::upstream::{Ask, Idle, ServerId};
-
-/// Interim replies that one request may get; a server that sends more is not going to answer.
-const MOST_INTERIM: u32 = 100;
 
 /// A request with its reply's head, the content still on its way.
 #[derive(Debug)]
@@ -50,10 +50,10 @@ pub(super) async fn reply_head(
     loop {
         match attempt(site, link, job, gathered, &tried).await {
             Ok(answered) => return Ok(answered),
-            Err(Missed { failure, server, reused }) => {
-                let Some(server) = server else { return Err(failure) };
-                if !tried.again(site, job, gathered, &failure, server, reused) {
-                    return Err(failure);
+            Err(missed) => {
+                let Some(server) = missed.server else { return Err(missed.failure) };
+                if !tried.again(site, job, gathered, &missed, server) {
+                    return Err(missed.failure);
                 }
             }
         }
@@ -67,28 +67,30 @@ struct Tried {
     /// A reused connection was stale: the next one is new.
     fresh: bool,
     retries: u32,
+    /// It was sent on because of the others on its connection.
+    moves: u32,
 }
 
 impl Tried {
     /// Whether the request may be sent again (RFC 9112 section 9.3.1), and what the next attempt avoids.
-    fn again(
-        &mut self,
-        site: &Site,
-        job: &mut Job,
-        gathered: &Gathered,
-        failure: &Failure,
-        server: ServerId,
-        reused: bool,
-    ) -> bool {
+    fn again(&mut self, site: &Site, job: &mut Job, gathered: &Gathered, missed: &Missed, server: ServerId) -> bool {
+        let Missed { failure, reused, behind, .. } = missed;
         if gathered.spent {
             return false;
+        }
+        let overtaken = matches!(failure, Failure::Overtaken);
+        if overtaken || (*behind && failure.is_of_server()) {
+            // The others on the connection may be the cause; the next attempt finds out, and no retry is used up.
+            self.moves = if overtaken { self.moves + 1 } else { MOST_MOVES };
+            site.counters.pipelined_again.add(1);
+            return true;
         }
         let unprocessed = matches!(failure, Failure::Connect(_) | Failure::ConnectTimeout);
         let repeatable = unprocessed || (failure.is_silent_end() && job.head.method.is_idempotent());
         if !repeatable {
             return false;
         }
-        if reused && !unprocessed {
+        if *reused && !unprocessed {
             // The server closed an idle connection just when it was taken: nobody's fault, and no retry is used up.
             self.fresh = true;
             site.counters.stale_retries.add(1);
@@ -112,6 +114,8 @@ struct Missed {
     /// `None`: it did not come to a server.
     server: Option<ServerId>,
     reused: bool,
+    /// It was the request's turn, behind another one on its connection.
+    behind: bool,
 }
 
 async fn attempt(
@@ -121,15 +125,16 @@ async fn attempt(
     gathered: &mut Gathered,
     tried: &Tried,
 ) -> Result<Box<Answered>, Missed> {
-    let no_server = |failure| Missed { failure, server: None, reused: false };
+    let no_server = |failure| Missed { failure, server: None, reused: false, behind: false };
     let working = link.working();
+    let rides = !tried.fresh && may_ride(job, tried.moves, !working.is_empty());
     let ask = Ask {
         client: link.id,
         worker: site.worker,
         hash: hash(link, job),
         tried: &tried.servers,
         working: &working,
-        fresh: tried.fresh || !job.upstream.model.shares_connections(),
+        fresh: rides || tried.fresh || !job.upstream.model.shares_connections(),
     };
     let asked = Instant::now();
     let place = job.upstream.acquire(&ask, asked, &mut job.progress).await.map_err(no_server)?;
@@ -138,44 +143,46 @@ async fn attempt(
     job.progress.to(State::Dispatched);
     let Place { lease, endpoint, idle, since: got_place } = place;
     job.progress.goes_to(&endpoint.name);
+    let shared = rides.then(|| Arc::clone(&endpoint));
     job.trail.server = Some(endpoint);
     if !working.is_empty() {
         site.counters.stacked_distributed.add(1);
     }
-    let missed = |failure, reused| Missed { failure, server: Some(server), reused };
-    let on_lane = job.head.upgrade.is_none() && gathered.most() <= u64::from(local::LONGEST_CONTENT);
-    let place = (lease, idle);
-    let mut connection = connection(site, link, job, place, on_lane).await.map_err(|failure| missed(failure, false))?;
-    connection.has_content = gathered.most() > 0;
-    let connected = if connection.reused { got_place } else { Instant::now() };
-    job.trail.queue_wait = Some(got_place - asked);
-    job.trail.connect = (!connection.reused).then(|| connected - got_place);
-    job.trail.reused = connection.reused;
-
+    let missed = |failure, reused, behind| Missed { failure, server: Some(server), reused, behind };
     let delimit = gathered.delimit(job);
-    let head = site.buffers.written(|out| {
-        encode::request(&job.head, &forwarding(link, job), delimit, out);
-    });
-    let mut upload = Upload::new(head, gathered, delimit, connected);
+    let mut head = site.buffers.written(|out| encode::request(&job.head, &forwarding(link, job), delimit, out));
+    let connected = if let Some(endpoint) = shared {
+        let ride = ride::board(site, job, &endpoint, std::mem::take(&mut head), got_place);
+        // Behind a pointer: an exchange without it is no larger for it.
+        Box::pin(ride::ride(site, link, job, lease, ride)).await
+    } else {
+        let on_lane = job.head.upgrade.is_none() && gathered.most() <= u64::from(local::LONGEST_CONTENT);
+        connection(site, link, job, (lease, idle), on_lane).await
+    };
+    let mut connection = connected.map_err(|failure| missed(failure, false, false))?;
+    connection.has_content = gathered.most() > 0;
+    let (reused, behind) = (connection.reused, connection.was_behind());
+    let began = if reused && !behind { got_place } else { Instant::now() };
+    job.trail.queue_wait = Some(got_place - asked);
+    job.trail.connect = (!reused).then(|| began - got_place);
+    job.trail.reused = reused;
+
+    let mut upload = Upload::new(head, gathered, delimit, began);
     let mut early = BytesMut::new();
-    let mut waiting =
-        HeadWait { site, link, job, parser: ReplyParser::new(), began: false, interim: 0, timer: link.take_timer() };
+    let mut waiting = HeadWait::new(site, link, job, behind);
     let head = poll_fn(|cx| waiting.poll(cx, &mut connection, &mut upload, gathered, &mut early)).await;
-    link.keep_timer(waiting.timer);
+    let awaited = waiting.end();
     job.trail.bytes_in = upload.content_bytes;
     match head {
         Ok(head) => {
             let at = Instant::now();
-            job.trail.first_byte = Some(at - connected);
+            connection.answered(awaited, at);
+            job.trail.first_byte = Some(at - if behind { got_place } else { began });
             Ok(Box::new(Answered { connection, head, upload, early: early.freeze(), at }))
         }
         Err(failure) => {
-            let reused = connection.reused;
-            // A stale connection says nothing about the server, and neither does a client that is at fault.
-            if failure.blames_connection() && !reused {
-                connection.failed();
-            }
-            Err(missed(failure, reused))
+            connection.failed(&failure);
+            Err(missed(failure, reused, behind))
         }
     }
 }
@@ -269,93 +276,4 @@ fn cookie<'a>(job: &'a Job, name: &str) -> Option<&'a [u8]> {
         .all(Known::Cookie)
         .flat_map(|cookies| cookies.split(|&byte| byte == b';'))
         .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-}
-
-/// Waits for a reply's head while the request is still being sent.
-struct HeadWait<'a> {
-    site: &'a Site,
-    link: &'a Link,
-    job: &'a Job,
-    parser: ReplyParser,
-    /// A byte of a reply came.
-    began: bool,
-    /// Interim replies that came.
-    interim: u32,
-    timer: Timer,
-}
-
-impl HeadWait<'_> {
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        connection: &mut ServerConnection,
-        upload: &mut Upload,
-        gathered: &mut Gathered,
-        early: &mut BytesMut,
-    ) -> Poll<Result<ReplyHead, Failure>> {
-        if !upload.is_over()
-            && let Poll::Ready(Err(failure)) = upload.poll(cx, self.site, self.link, connection, gathered)
-        {
-            return Poll::Ready(Err(failure));
-        }
-        loop {
-            if let Some(head) = self.parse(connection)? {
-                if !head.is_interim() {
-                    return Poll::Ready(Ok(head));
-                }
-                self.parser = ReplyParser::new();
-                self.interim += 1;
-                if self.interim > MOST_INTERIM {
-                    return Poll::Ready(Err(Failure::EndlessInterim));
-                }
-                if self.job.head.version == Version::Http11 {
-                    encode::interim(&head, early);
-                }
-                continue;
-            }
-            self.pass_on(cx, early)?;
-            match connection.poll_fill(cx, self.site) {
-                Poll::Ready(Ok(count)) if count > 0 => self.began = true,
-                Poll::Ready(Ok(_)) if self.began => return Poll::Ready(Err(Failure::Truncated)),
-                Poll::Ready(Ok(_)) => return Poll::Ready(Err(Failure::ServerClosed)),
-                Poll::Ready(Err(_)) if self.began => return Poll::Ready(Err(Failure::Truncated)),
-                Poll::Ready(Err(source)) => return Poll::Ready(Err(Failure::ServerBroke(source))),
-                Poll::Pending => break,
-            }
-        }
-        let (patience, failure) = self.patience(upload);
-        self.timer.poll_until(cx, upload.progress + patience).map(|()| Err(failure))
-    }
-
-    fn parse(&mut self, connection: &mut ServerConnection) -> Result<Option<ReplyHead>, Failure> {
-        if connection.buffer.is_empty() {
-            return Ok(None);
-        }
-        let limits = Limits::of_reply(self.site.config.limits.reply_head);
-        Ok(self.parser.parse(&mut connection.buffer, &self.job.head.method, &limits)?)
-    }
-
-    /// Sends interim replies on as far as it is this request's turn.
-    fn pass_on(&self, cx: &mut Context<'_>, early: &mut BytesMut) -> Result<(), Failure> {
-        while !early.is_empty() && self.link.poll_due(cx, self.job.seq).is_ready() {
-            match self.link.poll_write(cx, &[IoSlice::new(early)]) {
-                Poll::Ready(Ok(count)) => early.advance(count),
-                Poll::Ready(Err(_)) => return Err(Failure::ClientGone),
-                Poll::Pending => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// How long the side that is awaited may take, and what it means if it takes longer.
-    fn patience(&self, upload: &Upload) -> (Duration, Failure) {
-        let timeouts = &self.site.config.timeouts;
-        if upload.awaits_client() {
-            (timeouts.client_idle, ContentFault::Idle.into())
-        } else if upload.is_over() {
-            (timeouts.server_first_byte, Failure::FirstByteTimeout)
-        } else {
-            (timeouts.server_idle, Failure::ServerIdle)
-        }
-    }
 }

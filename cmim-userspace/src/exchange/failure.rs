@@ -21,6 +21,9 @@ pub enum Failure {
     ServerClosed,
     #[error("the connection to the server broke before it replied: {0}")]
     ServerBroke(#[source] io::Error),
+    /// The request was sent behind others on one connection, and is sent again.
+    #[error("the connection to the server ended before it was the request's turn")]
+    Overtaken,
     #[error("the server sent no reply within server_first_byte")]
     FirstByteTimeout,
     #[error("the server's reply made no progress within server_idle")]
@@ -79,6 +82,7 @@ impl Failure {
             Self::Connect(_)
             | Self::ServerClosed
             | Self::ServerBroke(_)
+            | Self::Overtaken
             | Self::BadReply(_)
             | Self::BadChunk(_)
             | Self::Truncated
@@ -103,6 +107,21 @@ impl Failure {
     /// Whether the connection ended before a byte of a reply came over it.
     pub fn is_silent_end(&self) -> bool {
         matches!(self, Self::ServerClosed | Self::ServerBroke(_))
+    }
+
+    /// Whether a server, or the way to it, is the cause of a reply that did not begin.
+    pub fn is_of_server(&self) -> bool {
+        matches!(
+            self,
+            Self::ServerClosed
+                | Self::ServerBroke(_)
+                | Self::Overtaken
+                | Self::FirstByteTimeout
+                | Self::ServerIdle
+                | Self::BadReply(_)
+                | Self::Truncated
+                | Self::EndlessInterim
+        )
     }
 
     /// Whether the server is to blame in the way that counts for its health: its connections fail.

@@ -42,6 +42,11 @@ pub(super) async fn run(
     length: u64,
 ) -> Result<Relayed, Box<Answered>> {
     let Some(splicer) = &site.splicer else { return Err(answered) };
+    // A verdict cannot cut where the next reply begins.
+    if !answered.connection.keep_alone() {
+        return Err(answered);
+    }
+
     let read = std::mem::take(&mut answered.connection.buffer);
     let from = End { stream: answered.connection.stream(), read };
     let carried = match Content::between(splicer, from, &link.stream, length, site.lanes.min) {

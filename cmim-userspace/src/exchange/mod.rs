@@ -19,6 +19,7 @@ mod server;
 mod site;
 mod timer;
 mod trail;
+mod train;
 pub mod upload;
 pub mod upstream;
 
@@ -31,3 +32,4 @@ pub use server::ServerSocket;
 pub use site::{Current, Drain, Site};
 pub use timer::Timer;
 pub use trail::{Handling, Trail};
+pub use train::Trains;

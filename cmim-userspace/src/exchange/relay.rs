@@ -144,6 +144,7 @@ impl<'a> Relay<'a> {
             spare: BytesMut::new(),
             job,
         };
+        relay.settle_followers();
         match plan {
             Plan::Stream { delimit } => relay.open(delimit),
             Plan::Hold { until, otherwise } => relay.gate = Gate::holding(until, otherwise, &relay.bounds, now),
@@ -203,12 +204,13 @@ impl<'a> Relay<'a> {
         true
     }
 
-    /// The rest of the request, while the reply is on its way already.
+    /// The rest of the request, and what others add behind it, while the reply is on its way already.
     fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        let Some(connection) = &self.connection else { return };
+        connection.poll_send_others(cx);
         if self.upload.is_over() {
             return;
         }
-        let Some(connection) = &self.connection else { return };
         if let Poll::Ready(Err(_)) = self.upload.poll(cx, self.site, self.link, connection, self.gathered) {
             // The reply stands; only the connections cannot go on behind it.
             self.upload.abandon();

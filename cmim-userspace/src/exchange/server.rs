@@ -3,15 +3,19 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::failure::Failure;
 use super::site::Site;
+use super::train::Ride;
 use super::upstream::Lease;
 use crate::buffer::ReadSize;
 use crate::lane::local::{self, Brought};
 use crate::net::Stream;
 use crate::observe::counters::Counters;
+use crate::upstream::Next;
 
 /// An open connection to a server, in use or idle.
 #[derive(Debug)]
@@ -53,6 +57,13 @@ impl ServerSocket {
     }
 }
 
+/// A connection on its way from one exchange to the next, with what was read already.
+#[derive(Debug)]
+pub(super) struct Carriage {
+    socket: ServerSocket,
+    buffer: BytesMut,
+}
+
 /// A connection in use, with the place at the server that it takes.
 #[derive(Debug)]
 pub(super) struct ServerConnection {
@@ -65,11 +76,27 @@ pub(super) struct ServerConnection {
     pub(super) reused: bool,
     /// The request has content, which the server may leave unread.
     pub(super) has_content: bool,
+    /// The request shares the connection with others.
+    ride: Option<Ride>,
 }
 
 impl ServerConnection {
     pub(super) fn new(socket: ServerSocket, lease: Lease, reused: bool) -> Self {
-        Self { socket, buffer: BytesMut::new(), size: ReadSize::Head, lease, reused, has_content: false }
+        Self { socket, buffer: BytesMut::new(), size: ReadSize::Head, lease, reused, has_content: false, ride: None }
+    }
+
+    /// A connection that others may share from now on, with its first request.
+    pub(super) fn shared(mut self, ride: Ride) -> Self {
+        self.ride = Some(ride);
+        self
+    }
+
+    /// The connection as it comes from the request before.
+    pub(super) fn behind(carriage: Carriage, lease: Lease, ride: Ride) -> Self {
+        let Carriage { socket, buffer } = carriage;
+        // Several replies come in one read.
+        let size = ReadSize::Bulk;
+        Self { socket, buffer, size, lease, reused: true, has_content: false, ride: Some(ride) }
     }
 
     pub(super) fn stream(&self) -> &Stream {
@@ -99,10 +126,64 @@ impl ServerConnection {
         self.socket.stream.poll_write(cx, slices)
     }
 
-    /// The reply is whole: the connection goes back to the pool if it can take another request. Bytes beyond the
-    /// reply's end are nobody's and disqualify it. What comes back is its read buffer, whose bytes may still be on
-    /// their way to the client.
-    pub(super) fn finish(self, site: &Site, persistent: bool) -> BytesMut {
+    /// Whether the request was sent behind another one.
+    pub(super) fn was_behind(&self) -> bool {
+        self.ride.as_ref().is_some_and(|ride| !ride.is_first())
+    }
+
+    /// Sends what others add behind this request.
+    pub(super) fn poll_send_others(&self, cx: &mut Context<'_>) {
+        if let Some(ride) = &self.ride {
+            ride.poll_send(cx, &self.socket.stream);
+        }
+    }
+
+    /// Whether the connection is this request's alone from now on; not while others wait on it.
+    pub(super) fn keep_alone(&self) -> bool {
+        let Some(ride) = &self.ride else { return true };
+        ride.seal();
+        !ride.has_followers()
+    }
+
+    /// Nobody else is to wait for this reply.
+    pub(super) fn seal(&self) {
+        if let Some(ride) = &self.ride {
+            ride.seal();
+        }
+    }
+
+    /// Sends those elsewhere who wait for this reply.
+    pub(super) fn release_followers(&self) {
+        if let Some(ride) = &self.ride {
+            ride.release_followers();
+        }
+    }
+
+    /// The head of the reply came at `now`; `since`: when the server was first waited for in this request's turn.
+    pub(super) fn answered(&self, since: Option<Instant>, now: Instant) {
+        if let Some(ride) = self.ride.as_ref().filter(|ride| !ride.is_first()) {
+            ride.was_answered(since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)), now);
+        }
+    }
+
+    /// The reply is whole: the connection goes to the request behind it, or back to the pool if it can take another
+    /// request. Bytes beyond the reply's end are nobody's and disqualify it. What comes back is its read buffer, whose
+    /// bytes may still be on their way to the client.
+    pub(super) fn finish(mut self, site: &Site, persistent: bool) -> BytesMut {
+        let mut persistent = persistent;
+        if let Some(ride) = self.ride.take() {
+            match ride.finish(persistent, !self.buffer.is_empty(), Instant::now()) {
+                Next::Turn(_) => {
+                    // Whether it should leave its lane, it is asked again while nobody is on it.
+                    self.socket.brought.replied();
+                    ride.hand_on(Carriage { socket: self.socket, buffer: self.buffer });
+                    self.lease.answered();
+                    return BytesMut::new();
+                }
+                Next::Idle => {}
+                Next::Close => persistent = false,
+            }
+        }
         if persistent && self.buffer.is_empty() {
             self.lease.reusable(site, self.socket.replied(site, self.has_content));
         } else {
@@ -111,9 +192,13 @@ impl ServerConnection {
         self.buffer
     }
 
-    /// The connection failed before it gave a reply.
-    pub(super) fn failed(self) {
-        self.lease.failed();
+    /// There was no reply. A stale connection says nothing about the server, and neither does a client that is at fault.
+    pub(super) fn failed(self, failure: &Failure) {
+        if failure.blames_connection() && !self.reused {
+            self.lease.failed();
+        } else if let Some(ride) = self.ride.as_ref().filter(|ride| !ride.is_first() && failure.is_of_server()) {
+            ride.was_failed();
+        }
     }
 
     /// The connection became a tunnel: its stream, and the place that it keeps until that ends.

@@ -7,6 +7,7 @@ use std::task::Waker;
 
 use tokio::sync::Notify;
 
+use super::train::Trains;
 use super::upstream::SharedUpstream;
 use crate::buffer::{BufferPool, Store};
 use crate::config::model::{Config, ListenAddress, Listener, UpstreamIndex};
@@ -38,6 +39,8 @@ pub struct Site {
     /// Told when one of this worker's idle server connections turns readable.
     pub idle_watch: Waker,
     pub drain: Drain,
+    /// Server connections that take requests behind one another.
+    pub trains: Trains,
 }
 
 impl Site {

@@ -93,6 +93,11 @@ impl SharedUpstream {
         self.state.lock().spend_retry()
     }
 
+    /// An idle connection to the server of a lease, for `worker`.
+    pub fn idle(&self, id: ServerId, worker: usize) -> Option<Idle<ServerSocket>> {
+        self.state.lock().idle(id, worker)
+    }
+
     /// Where the server of a lease is.
     pub fn endpoint(&self, id: ServerId) -> Arc<Endpoint> {
         Arc::clone(&self.state.lock().server(id).endpoint)

@@ -108,6 +108,8 @@ pub struct Counters {
 
     pub server_opened: Counter,
     pub server_reused: Counter,
+    /// Requests sent behind another one on its connection; each of them reused it.
+    pub server_pipelined: Counter,
     pub server_open: Gauge,
 
     pub stacked_noticed: Counter,
@@ -118,6 +120,8 @@ pub struct Counters {
     pub retries: Counter,
     /// Attempts on a fresh connection because a reused one was already closed; not part of `retries`.
     pub stale_retries: Counter,
+    /// Requests sent again because their connection ended, or was held up, while they stood behind others on it.
+    pub pipelined_again: Counter,
 
     pub lanes: LanesCounters,
 
@@ -149,12 +153,14 @@ pub struct Totals {
     pub refusals: [u64; REFUSAL_STATUSES.len()],
     pub server_opened: u64,
     pub server_reused: u64,
+    pub server_pipelined: u64,
     pub server_open: u64,
     pub stacked_noticed: u64,
     pub stacked_distributed: u64,
     pub stacked_in_flight: u64,
     pub retries: u64,
     pub stale_retries: u64,
+    pub pipelined_again: u64,
     pub lane_copy: LaneTotals,
     pub lane_pipe: LaneTotals,
     pub lane_sockmap: LaneTotals,
@@ -198,7 +204,7 @@ impl Totals {
         self.lane_local.add(&lanes.local);
     }
 
-    fn counter_pairs<'a>(&'a mut self, counters: &'a Counters) -> [(&'a mut u64, &'a Counter); 13] {
+    fn counter_pairs<'a>(&'a mut self, counters: &'a Counters) -> [(&'a mut u64, &'a Counter); 15] {
         [
             (&mut self.client_accepted, &counters.client_accepted),
             (&mut self.replies_rewritten, &counters.replies_rewritten),
@@ -208,10 +214,12 @@ impl Totals {
             (&mut self.trailers_dropped, &counters.trailers_dropped),
             (&mut self.server_opened, &counters.server_opened),
             (&mut self.server_reused, &counters.server_reused),
+            (&mut self.server_pipelined, &counters.server_pipelined),
             (&mut self.stacked_noticed, &counters.stacked_noticed),
             (&mut self.stacked_distributed, &counters.stacked_distributed),
             (&mut self.retries, &counters.retries),
             (&mut self.stale_retries, &counters.stale_retries),
+            (&mut self.pipelined_again, &counters.pipelined_again),
             (&mut self.access_log_dropped, &counters.access_log_dropped),
         ]
     }
@@ -248,6 +256,7 @@ impl Totals {
         status.server_connections.open = self.server_open;
         status.server_connections.opened_total = self.server_opened;
         status.server_connections.reused_total = self.server_reused;
+        status.server_connections.pipelined_total = self.server_pipelined;
         status.requests_total = self.jobs.received;
         status.replies = Replies {
             rewritten_total: self.replies_rewritten,

@@ -65,6 +65,12 @@ fn connections(out: &mut Exposition, totals: &Totals, status: &Status) {
         "Requests sent on a server connection that had served another.",
         totals.server_reused,
     );
+    out.single(
+        "cmim_server_connections_pipelined_total",
+        "counter",
+        "Requests sent behind another one that its server had not answered yet.",
+        totals.server_pipelined,
+    );
 }
 
 fn requests(out: &mut Exposition, totals: &Totals) {
@@ -95,6 +101,7 @@ fn requests(out: &mut Exposition, totals: &Totals) {
     out.family(name, "counter", "Requests sent to a server again, by cause.");
     out.sample(name, &[("cause", "failed")], totals.retries);
     out.sample(name, &[("cause", "stale")], totals.stale_retries);
+    out.sample(name, &[("cause", "pipelined")], totals.pipelined_again);
     durations(out, totals);
     out.single("cmim_access_log_dropped_total", "counter", "Access log lines lost.", totals.access_log_dropped);
 }

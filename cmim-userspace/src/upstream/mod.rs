@@ -6,15 +6,19 @@
 
 mod balance;
 mod change;
+mod coping;
 mod health;
 mod maglev;
 mod pool;
 mod retry;
 mod server;
 mod set;
+mod train;
 
+pub use coping::Coping;
 pub use health::HealthState;
 pub use pool::{Idle, Pool};
 pub use retry::RetryBudget;
 pub use server::{Endpoint, Server, ServerId};
 pub use set::{Acquired, Ask, Ending, Grant, Settings, Upstream};
+pub use train::{Next, Seat, Train};

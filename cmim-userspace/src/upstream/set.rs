@@ -34,7 +34,7 @@ pub struct Ask<'a> {
     pub tried: &'a [ServerId],
     /// Servers that work for this client's other stacked requests, one entry a request: the others come first.
     pub working: &'a [ServerId],
-    /// Never an idle connection: the last one turned out to be stale.
+    /// Without an idle connection: the last one turned out to be stale, or [`Upstream::idle`] is asked for one later.
     pub fresh: bool,
 }
 
@@ -143,6 +143,11 @@ impl<C, W> Upstream<C, W> {
                 Acquired::QueueFull
             }
         }
+    }
+
+    /// An idle connection for a grant that came without one.
+    pub fn idle(&mut self, id: ServerId, worker: usize) -> Option<Idle<C>> {
+        self.servers[id.0].pool.take(worker)
     }
 
     /// Pays for one retry out of the budget.

@@ -18,7 +18,7 @@ use super::parking::Parking;
 use crate::buffer::{BufferPool, Store};
 use crate::client::Entrance;
 use crate::config::model::ListenAddress;
-use crate::exchange::{Current, Drain, Site};
+use crate::exchange::{Current, Drain, Site, Trains};
 use crate::kernel::{LocalLane, Splicer, WorkerLoad};
 use crate::lane::Rules;
 use crate::lane::pipe::PipePool;
@@ -185,6 +185,7 @@ impl Ground {
             log,
             idle_watch: Waker::from(Arc::clone(&self.idle_watch)),
             drain: Drain::default(),
+            trains: Trains::default(),
         }
     }
 }

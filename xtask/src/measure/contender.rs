@@ -13,6 +13,8 @@ pub(crate) enum Contender {
     CmimAuto,
     /// `kernel.local_bypass = "off"`
     CmimNoBypass,
+    /// `server_pipeline` as [`Contender::pipeline`] has it.
+    CmimPipelined,
     Haproxy,
     Nginx,
     Nftables,
@@ -42,6 +44,7 @@ impl Contender {
             Self::CmimSockmap => "cmim sockmap",
             Self::CmimAuto => "cmim auto",
             Self::CmimNoBypass => "cmim without bypass",
+            Self::CmimPipelined => "cmim, server_pipeline = 16",
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx",
             Self::Nftables => "nftables",
@@ -67,6 +70,11 @@ impl Contender {
         }
     }
 
+    /// Its `server_pipeline`.
+    pub(crate) fn pipeline(self) -> usize {
+        if self == Self::CmimPipelined { 16 } else { 1 }
+    }
+
     pub(crate) fn colour(self) -> &'static str {
         match self {
             Self::Direct => "#bbbbbb",
@@ -74,7 +82,7 @@ impl Contender {
             Self::CmimCopy => "#7fb8a4",
             Self::CmimPipe => "#8a6fb0",
             Self::CmimSockmap => "#b0527a",
-            Self::CmimNoBypass => "#7fb8a4",
+            Self::CmimNoBypass | Self::CmimPipelined => "#7fb8a4",
             Self::Haproxy | Self::Nftables => "#5b8db8",
             Self::Nginx => "#c98b4e",
         }

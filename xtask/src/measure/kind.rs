@@ -107,10 +107,8 @@ impl Kind {
         let seconds = count(usize::try_from(run.seconds).unwrap_or(1));
         match self {
             Self::All => Self::EACH.into_iter().map(|kind| kind.expected(run)).sum(),
-            Self::Small | Self::Medium | Self::Bulk | Self::Dynamic | Self::Connect => {
-                5.0 + rounds * 4.0 * (seconds + 0.1)
-            }
-            Self::Local => 7.0 + rounds * 5.0 * (seconds + 0.1),
+            Self::Medium | Self::Bulk | Self::Dynamic | Self::Connect => 5.0 + rounds * 4.0 * (seconds + 0.1),
+            Self::Small | Self::Local => 7.0 + rounds * 5.0 * (seconds + 0.1),
             Self::Stacked => 2.0 + rounds * 4.0,
             Self::Slow => 6.0 + long_rounds * 4.0 * (2.0 * seconds + 4.0),
             Self::Idle => count(idle::rounds(run)) * 3.0 * 2.5,

@@ -57,7 +57,7 @@ pub(crate) const SMALL: Work = Work {
     connections: 64,
     header: None,
     generator: Generator::Wrk,
-    contenders: &Contender::ALL,
+    contenders: &[Contender::Direct, Contender::Cmim, Contender::CmimPipelined, Contender::Haproxy, Contender::Nginx],
     place: Place::Apart,
 };
 pub(crate) const LOCAL: Work = Work {
@@ -71,6 +71,7 @@ pub(crate) const MEDIUM: Work = Work {
     name: "medium",
     about: "Pages of 100 KB over 64 client connections that are kept.",
     page: origin::MEDIUM,
+    contenders: &Contender::ALL,
     ..SMALL
 };
 pub(crate) const BULK: Work = Work {
@@ -78,6 +79,7 @@ pub(crate) const BULK: Work = Work {
     about: "Pages of 10 MB over 16 client connections that are kept.",
     page: origin::BULK,
     connections: 16,
+    contenders: &Contender::ALL,
     ..SMALL
 };
 pub(crate) const DYNAMIC: Work = Work {
@@ -85,12 +87,14 @@ pub(crate) const DYNAMIC: Work = Work {
     about: "Pages of 8 KB without a length over 64 client connections; the server closes after each.",
     page: origin::DYNAMIC,
     generator: Generator::Reconnecting,
+    contenders: &Contender::ALL,
     ..SMALL
 };
 pub(crate) const CONNECT: Work = Work {
     name: "connect",
     about: "Pages of 1 KB, a new client connection for each, 64 at a time.",
     header: Some("Connection: close"),
+    contenders: &Contender::ALL,
     ..SMALL
 };
 

@@ -130,6 +130,7 @@ impl Setup<'_> {
             .replace("@splice@", splice)
             .replace("@splice_min@", splice_min)
             .replace("@local_bypass@", local_bypass)
+            .replace("@pipeline@", &contender.pipeline().to_string())
             .replace("@pins@", &format!("{}{number}", pins()))
     }
 }

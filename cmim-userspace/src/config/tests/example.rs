@@ -111,6 +111,7 @@ fn the_example_s_upstreams_are_read_as_written() {
         hold_size: 64 << 20,
         request_buffering: RequestBuffering::Auto,
         max_idle: 64,
+        server_pipeline: 1,
         retries: 2,
         queue_limit: 1024,
         queue_timeout: seconds(30),

@@ -206,11 +206,11 @@ fn health() -> impl Strategy<Value = Health> {
 /// An upstream that still has the name of nothing.
 fn upstream() -> impl Strategy<Value = Upstream> {
     let rules = (choice(), hash_on(), choice(), choice(), choice());
-    let numbers = (size(), 0..100_usize, 0..=100_u32, 0..5000_usize);
+    let numbers = (size(), 0..100_usize, 1..=64_usize, 0..=100_u32, 0..5000_usize);
     (rules, numbers, [duration(), duration()], servers(), option::of(health())).prop_map(
         |(rules, numbers, times, servers, health)| {
             let (balance, hash_on, length_rewrite, request_buffering, send_proxy_protocol) = rules;
-            let (hold_size, max_idle, retries, queue_limit) = numbers;
+            let (hold_size, max_idle, server_pipeline, retries, queue_limit) = numbers;
             let [hold_time, queue_timeout] = times;
             Upstream {
                 name: String::new(),
@@ -221,6 +221,7 @@ fn upstream() -> impl Strategy<Value = Upstream> {
                 hold_size,
                 request_buffering,
                 max_idle,
+                server_pipeline,
                 retries,
                 queue_limit,
                 queue_timeout,

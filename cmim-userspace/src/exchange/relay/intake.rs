@@ -11,16 +11,41 @@ use crate::exchange::failure::Failure;
 use crate::exchange::pace;
 use crate::h1::{chunk_header, last_chunk};
 
+/// Nobody is put behind a reply that turns out to be longer.
+const LONGEST_SHARED: u64 = 256 * 1024;
+
 impl Relay<'_> {
+    /// What the reply's head means for the requests behind it on the connection.
+    pub(super) fn settle_followers(&self) {
+        let Some(connection) = &self.connection else { return };
+        if !self.persistent || self.content.ends_with_connection() {
+            connection.release_followers();
+        } else if self.content.left().is_some_and(|left| left > LONGEST_SHARED) {
+            connection.seal();
+        }
+    }
+
+    /// The server is made to wait: nobody else is to wait with it.
+    fn release_followers(&self) {
+        if let Some(connection) = &self.connection {
+            connection.release_followers();
+        }
+    }
+
     /// Takes one piece from the server, where there is room for it.
     pub(super) fn pull(&mut self, cx: &mut Context<'_>) -> Result<bool, Failure> {
         if self.piece.is_some() {
-            return Ok(self.keep(cx));
+            let moved = self.keep(cx);
+            if self.piece.is_some() {
+                self.release_followers();
+            }
+            return Ok(moved);
         }
         if self.splices() {
             return self.fill_pipe(cx);
         }
         if !self.wants_more() {
+            self.release_followers();
             self.server_progress = None;
             return Ok(false);
         }
@@ -35,6 +60,9 @@ impl Relay<'_> {
         match self.content.next(&mut connection.buffer).map_err(Failure::BadChunk)? {
             Piece::Data(data) => {
                 self.content_bytes += data.len() as u64;
+                if self.content_bytes > LONGEST_SHARED {
+                    connection.seal();
+                }
                 self.begin_piece(data);
                 self.keep(cx);
                 self.finish_at_length();

@@ -57,6 +57,7 @@ impl Relay<'_> {
             }
             // It may be full: the server is made to wait.
             Poll::Pending => {
+                connection.release_followers();
                 self.server_progress = None;
                 Ok(false)
             }

@@ -17,6 +17,7 @@ pub(in crate::upstream) fn model(servers: &[(u32, Option<usize>, bool)], balance
         hold_size: 1 << 20,
         request_buffering: RequestBuffering::Auto,
         max_idle: 64,
+        server_pipeline: 1,
         retries: 2,
         queue_limit: 4,
         queue_timeout: Duration::from_secs(30),

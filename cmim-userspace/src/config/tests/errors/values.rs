@@ -94,6 +94,13 @@ fn wrong_numbers_and_switches_say_their_range() {
         "allow_connect",
         &[("\"no\"", "17: listener[0].allow_connect: expected true or false, found \"no\"")],
     );
+    check_upstream(
+        "server_pipeline",
+        &[
+            ("0", "19: upstream[0].server_pipeline: expected a whole number from 1 to 64, found 0"),
+            ("65", "19: upstream[0].server_pipeline: expected a whole number from 1 to 64, found 65"),
+        ],
+    );
     check_upstream("retries", &[("101", "11: upstream[0].retries: expected a whole number from 0 to 100, found 101")]);
     check_upstream(
         "health",

@@ -1,0 +1,130 @@
+//! A reply's head, awaited while the request is still being sent.
+
+use std::io::IoSlice;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+
+use crate::exchange::failure::{ContentFault, Failure};
+use crate::exchange::link::{Job, Link};
+use crate::exchange::server::ServerConnection;
+use crate::exchange::site::Site;
+use crate::exchange::timer::Timer;
+use crate::exchange::train::SECOND_PATIENCE;
+use crate::exchange::upload::{Gathered, Upload};
+use crate::h1::{Limits, ReplyHead, ReplyParser, Version, encode};
+
+/// Interim replies that one request may get; a server that sends more is not going to answer.
+const MOST_INTERIM: u32 = 100;
+
+/// Waits for a reply's head while the request is still being sent.
+pub(super) struct HeadWait<'a> {
+    site: &'a Site,
+    link: &'a Link,
+    job: &'a Job,
+    parser: ReplyParser,
+    /// A byte of a reply came.
+    began: bool,
+    /// Interim replies that came.
+    interim: u32,
+    /// The request was sent behind another one.
+    behind: bool,
+    /// When the server was first waited for, where that matters to those behind.
+    awaited: Option<Instant>,
+    timer: Timer,
+}
+
+impl<'a> HeadWait<'a> {
+    /// `behind`: the request was sent behind another one.
+    pub(super) fn new(site: &'a Site, link: &'a Link, job: &'a Job, behind: bool) -> Self {
+        let (parser, timer) = (ReplyParser::new(), link.take_timer());
+        Self { site, link, job, parser, began: false, interim: 0, behind, awaited: None, timer }
+    }
+
+    /// Over: when the server was first waited for, where that matters.
+    pub(super) fn end(self) -> Option<Instant> {
+        self.link.keep_timer(self.timer);
+        self.awaited
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &mut ServerConnection,
+        upload: &mut Upload,
+        gathered: &mut Gathered,
+        early: &mut BytesMut,
+    ) -> Poll<Result<ReplyHead, Failure>> {
+        connection.poll_send_others(cx);
+        if !upload.is_over()
+            && let Poll::Ready(Err(failure)) = upload.poll(cx, self.site, self.link, connection, gathered)
+        {
+            return Poll::Ready(Err(failure));
+        }
+        loop {
+            if let Some(head) = self.parse(connection)? {
+                if !head.is_interim() {
+                    return Poll::Ready(Ok(head));
+                }
+                self.parser = ReplyParser::new();
+                self.interim += 1;
+                if self.interim > MOST_INTERIM {
+                    return Poll::Ready(Err(Failure::EndlessInterim));
+                }
+                if self.job.head.version == Version::Http11 {
+                    encode::interim(&head, early);
+                }
+                continue;
+            }
+            self.pass_on(cx, early)?;
+            match connection.poll_fill(cx, self.site) {
+                Poll::Ready(Ok(count)) if count > 0 => self.began = true,
+                Poll::Ready(Ok(_)) if self.began => return Poll::Ready(Err(Failure::Truncated)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Err(Failure::ServerClosed)),
+                Poll::Ready(Err(_)) if self.began => return Poll::Ready(Err(Failure::Truncated)),
+                Poll::Ready(Err(source)) => return Poll::Ready(Err(Failure::ServerBroke(source))),
+                Poll::Pending => break,
+            }
+        }
+        if self.behind && self.awaited.is_none() {
+            self.awaited = Some(Instant::now());
+        }
+        let (patience, failure) = self.patience(upload);
+        self.timer.poll_until(cx, upload.progress + patience).map(|()| Err(failure))
+    }
+
+    fn parse(&mut self, connection: &mut ServerConnection) -> Result<Option<ReplyHead>, Failure> {
+        if connection.buffer.is_empty() {
+            return Ok(None);
+        }
+        let limits = Limits::of_reply(self.site.config.limits.reply_head);
+        Ok(self.parser.parse(&mut connection.buffer, &self.job.head.method, &limits)?)
+    }
+
+    /// Sends interim replies on as far as it is this request's turn.
+    fn pass_on(&self, cx: &mut Context<'_>, early: &mut BytesMut) -> Result<(), Failure> {
+        while !early.is_empty() && self.link.poll_due(cx, self.job.seq).is_ready() {
+            match self.link.poll_write(cx, &[IoSlice::new(early)]) {
+                Poll::Ready(Ok(count)) => early.advance(count),
+                Poll::Ready(Err(_)) => return Err(Failure::ClientGone),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the side that is awaited may take, and what it means if it takes longer.
+    fn patience(&self, upload: &Upload) -> (Duration, Failure) {
+        let timeouts = &self.site.config.timeouts;
+        if upload.awaits_client() {
+            (timeouts.client_idle, ContentFault::Idle.into())
+        } else if self.behind && !self.began && timeouts.server_first_byte > SECOND_PATIENCE {
+            (SECOND_PATIENCE, Failure::FirstByteTimeout)
+        } else if upload.is_over() {
+            (timeouts.server_first_byte, Failure::FirstByteTimeout)
+        } else {
+            (timeouts.server_idle, Failure::ServerIdle)
+        }
+    }
+}
