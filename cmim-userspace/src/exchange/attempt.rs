@@ -196,17 +196,31 @@ async fn connection(
     (lease, idle): (Lease, Option<Idle<ServerSocket>>),
     on_lane: bool,
 ) -> Result<ServerConnection, Failure> {
-    if let Some(idle) = idle {
-        let socket = if idle.worker == site.worker { Ok(idle.connection) } else { idle.connection.moved_here() };
-        // A request that cannot be sent twice is worth a system call that sees a close of this very moment.
-        if let Ok(socket) = socket
-            && (on_lane || !matches!(socket.stream, Stream::Local(_)))
-            && (job.head.method.is_idempotent() || socket.stream.is_silent())
-        {
+    match idle.and_then(|idle| still_good(site, job, idle, on_lane)) {
+        Some(socket) => {
             site.counters.server_reused.add(1);
-            return Ok(ServerConnection::new(socket, lease, true));
+            Ok(ServerConnection::new(socket, lease, true))
         }
+        // Behind a pointer: few exchanges need room for it.
+        None => Box::pin(new_connection(site, link, job, lease, on_lane)).await,
     }
+}
+
+/// The socket of an idle connection, if it is of use for the request.
+fn still_good(site: &Site, job: &Job, idle: Idle<ServerSocket>, on_lane: bool) -> Option<ServerSocket> {
+    let socket = if idle.worker == site.worker { idle.connection } else { idle.connection.moved_here().ok()? };
+    let reachable = on_lane || !matches!(socket.stream, Stream::Local(_));
+    // A request that cannot be sent twice is worth a system call that sees a close of this very moment.
+    (reachable && (job.head.method.is_idempotent() || socket.stream.is_silent())).then_some(socket)
+}
+
+async fn new_connection(
+    site: &Site,
+    link: &Link,
+    job: &Job,
+    lease: Lease,
+    on_lane: bool,
+) -> Result<ServerConnection, Failure> {
     let endpoint = job.upstream.endpoint(lease.server());
     let timeout = site.config.timeouts.server_connect;
     // The PROXY header makes it one client's only.
