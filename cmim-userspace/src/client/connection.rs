@@ -146,6 +146,9 @@ impl<'a> Connection<'a> {
                 }
                 continue;
             }
+            if self.link.has_stepped_back() {
+                return Poll::Pending;
+            }
             if self.note_whole() {
                 continue;
             }

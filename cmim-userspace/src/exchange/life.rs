@@ -22,7 +22,7 @@ use super::upload::Gathered;
 use crate::h1::{self, Method, ReplyContent, ReplyDelimit, ReplyTo, local_reply};
 use crate::job::State;
 use crate::lane::tunnel::{self as userspace, Carried, End};
-use crate::lane::{Lane, Load, sockmap, turn};
+use crate::lane::{Lane, Load, sockmap};
 use crate::observe::roll::Doing;
 use crate::reply::{self, Plan};
 use crate::stack::Seq;
@@ -80,11 +80,9 @@ pub async fn run(site: &Site, link: &Link, job: &mut Job) -> Outcome {
 
 async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Failure> {
     let mut gathered = Gathered::gather(site, link, job).await?;
-    // Others that are ready go first, here and below, so that what a busy worker sends goes out close together: a peer
-    // that is woken for several messages at once spends less on each.
-    turn().await;
+    link.step_back().await;
     let answered = attempt::reply_head(site, link, job, &mut gathered).await?;
-    turn().await;
+    link.step_back().await;
     job.trail.status = answered.head.status;
     if answered.head.upgrade && job.head.upgrade.is_none() {
         return Err(Failure::UnaskedUpgrade);
