@@ -23,13 +23,17 @@ use super::site::Site;
 use super::timer::Timer;
 use super::trail::Handling;
 use super::upload::{Gathered, Upload};
-use crate::buffer::{Held, SendError};
+use crate::buffer::{Held, ReadSize, SendError};
 use crate::h1::{self, Fields, ReplyDelimit, ReplyHead, ReplyTo, chunk_header};
 use crate::job::State;
 use crate::lane::pipe::Pipe;
 use crate::lane::{Lane, Load};
 use crate::observe::roll::Doing;
 use crate::reply::Plan;
+
+/// After so many bytes everybody else has a turn: hundreds of long replies that begin at a time would keep the short ones
+/// waiting.
+const BURST: u64 = ReadSize::Bulk.bytes() as u64;
 
 /// How a relay ended.
 #[derive(Debug)]
@@ -174,6 +178,7 @@ impl<'a> Relay<'a> {
 
     /// Carries the reply to its end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let before = self.content_bytes;
         loop {
             let due = self.poll_due(cx);
             self.poll_upload(cx);
@@ -186,6 +191,10 @@ impl<'a> Relay<'a> {
                 }
             }
             if !moved && !self.poll_timer(cx, due)? {
+                return Poll::Pending;
+            }
+            if self.content_bytes - before >= BURST {
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
         }

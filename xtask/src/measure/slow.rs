@@ -25,6 +25,8 @@ const FAST: usize = 32;
 /// What a slow reader takes at a time, and how often: 20 KB/s.
 const SIP: usize = 2048;
 const PAUSE: Duration = Duration::from_millis(100);
+/// They do not do so all at the same moment, as no crowd of clients does: in so many groups, one after the other.
+const GROUPS: usize = 20;
 /// A small window, so that the rest of the reply waits in the proxy and not in our kernel.
 const WINDOW: usize = 8192;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -136,13 +138,16 @@ fn read_slowly(address: SocketAddr, end: &AtomicBool) -> Result<()> {
     }
     let mut sip = [0; SIP];
     while !end.load(Ordering::Relaxed) {
-        for reader in &mut readers {
-            // Nothing there yet is all right. One that has read all asks again.
-            if matches!(reader.read(&mut sip), Ok(0)) {
-                *reader = ask(address).context("a slow reader")?;
+        for group in readers.chunks_mut(SLOW / GROUPS) {
+            let next = Instant::now() + PAUSE / GROUPS as u32;
+            for reader in group {
+                // Nothing there yet is all right. One that has read all asks again.
+                if matches!(reader.read(&mut sip), Ok(0)) {
+                    *reader = ask(address).context("a slow reader")?;
+                }
             }
+            thread::sleep(next.saturating_duration_since(Instant::now()));
         }
-        thread::sleep(PAUSE);
     }
     Ok(())
 }
