@@ -22,7 +22,6 @@ use super::upload::{Gathered, Upload};
 use super::upstream::{Lease, Place};
 use crate::config::model::{Balance, HashOn, RequestBuffering, SendProxyProtocol};
 use crate::h1::{Forwarding, Known, ReplyHead, encode};
-use crate::job::State;
 use crate::lane::local;
 use crate::net::{self, Stream, proxy_protocol};
 use crate::upstream::{Ask, Idle, ServerId};
@@ -140,9 +139,8 @@ async fn attempt(
     let place = job.upstream.acquire(&ask, asked, &mut job.progress).await.map_err(no_server)?;
     let server = place.lease.server();
     let _working = link.works(server);
-    job.progress.to(State::Dispatched);
     let Place { lease, endpoint, idle, since: got_place } = place;
-    job.progress.goes_to(&endpoint.name);
+    job.progress.dispatched(&endpoint.name);
     let shared = rides.then(|| Arc::clone(&endpoint));
     job.trail.server = Some(endpoint);
     if !working.is_empty() {

@@ -46,11 +46,9 @@ impl Progress {
     }
 
     pub fn to(&mut self, next: State) {
-        if self.state == next {
+        if !self.step(next) {
             return;
         }
-        self.counters.jobs.lock().step(self.state, next);
-        self.state = next;
         if next.is_finished() {
             if self.stacked {
                 self.counters.stacked_in_flight.dec();
@@ -61,13 +59,25 @@ impl Progress {
         }
     }
 
+    /// It goes to a server.
+    pub fn dispatched(&mut self, server: &Arc<str>) {
+        self.step(State::Dispatched);
+        self.record.job_dispatched(self.seq, server);
+    }
+
+    /// Counts the step from the present state to `next`; false: there is none.
+    fn step(&mut self, next: State) -> bool {
+        let is_step = self.state != next;
+        if is_step {
+            self.counters.jobs.lock().step(self.state, next);
+            self.state = next;
+        }
+        is_step
+    }
+
     /// Whether the job has come to its end.
     pub fn has_ended(&self) -> bool {
         self.state.is_finished()
-    }
-
-    pub fn goes_to(&self, server: &Arc<str>) {
-        self.record.job_goes_to(self.seq, server);
     }
 
     /// The lane on which its content or tunnel is.

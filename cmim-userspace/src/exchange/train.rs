@@ -119,6 +119,8 @@ impl Trains {
         if let Some(platform) = servers.iter().find(|platform| Arc::ptr_eq(&platform.endpoint, endpoint)) {
             return Rc::clone(platform);
         }
+        // Those that the configuration has no more.
+        servers.retain(|platform| Arc::strong_count(&platform.endpoint) > 1);
         let platform = Rc::new(Platform {
             endpoint: Arc::clone(endpoint),
             coping: RefCell::default(),

@@ -123,8 +123,11 @@ impl Record {
         self.note(seq, |note| note.state = state);
     }
 
-    pub fn job_goes_to(&self, seq: Seq, server: &Arc<str>) {
-        self.note(seq, |note| note.server = Some(Arc::clone(server)));
+    pub fn job_dispatched(&self, seq: Seq, server: &Arc<str>) {
+        self.note(seq, |note| {
+            note.state = State::Dispatched;
+            note.server = Some(Arc::clone(server));
+        });
     }
 
     /// Content bytes of the reply that have come, and the tier in which they wait.

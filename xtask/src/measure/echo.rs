@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
+use rustix::thread::UnshareFlags;
 
 /// The key of the listening socket; connections count from 1.
 const LISTENER: u64 = 0;
@@ -20,7 +22,8 @@ pub(crate) fn upgrade(address: SocketAddr) -> String {
     format!("GET /tunnel HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 }
 
-/// Starts one in the calling thread's network; it runs until this process ends.
+/// Starts one in the calling thread's network; it runs until this process ends. Its connections are in a table of
+/// descriptors of its own, so that the generator's limit is not theirs.
 pub(crate) fn start(address: Ipv4Addr) -> Result<SocketAddr> {
     let listener = TcpListener::bind((IpAddr::V4(address), 0)).context("no port for an echo server")?;
     // std listens with a backlog of 128, too few for thousands that come at once.
@@ -28,11 +31,25 @@ pub(crate) fn start(address: Ipv4Addr) -> Result<SocketAddr> {
     listener.set_nonblocking(true)?;
     let at = listener.local_addr()?;
     let mut server = Server::new(listener)?;
+    let (told, hears) = mpsc::channel();
     thread::spawn(move || {
+        let apart = own_descriptors();
+        let goes_on = apart.is_ok();
         // It ends with the benchmark; an error before that shows as connections that end.
-        drop(server.run());
+        if told.send(apart).is_ok() && goes_on {
+            drop(server.run());
+        }
     });
+    hears.recv().context("the echo server ended at once")?.context("no descriptors of its own for an echo server")?;
     Ok(at)
+}
+
+/// Gives the calling thread a copy of the process's table of descriptors.
+#[expect(unsafe_code, reason = "descriptors opened from now on mean nothing to other threads")]
+fn own_descriptors() -> rustix::io::Result<()> {
+    // SAFETY: what the thread has was opened before and is in both tables; what it opens and closes from now on it keeps
+    // to itself.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FILES) }
 }
 
 struct Server {

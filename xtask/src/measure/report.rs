@@ -74,7 +74,8 @@ pub(crate) fn index(out: &Path) -> Result<String> {
          different runs differ by what else the host did.\n\n{}\n## Targets\n\nA ratio is cmim's median by that of the \
          better peer of the same run, or of the one that is named; *rounds* is the spread of the single rounds, each by \
          the peer's next to it. *Total CPU* is all that the machine used (user, nice, system, irq, softirq), load generator \
-         and origin with it, but for other programs.\n\n{table}\n## What was measured\n\n{}\n{}",
+         and origin with it, but for other programs. Where the time goes in the rows that are not reached, and what was tried, \
+         is in [performance.md](../performance.md).\n\n{table}\n## What was measured\n\n{}\n{}",
         newest.map(machine).unwrap_or_default(),
         contents(&saved),
         configurations(),

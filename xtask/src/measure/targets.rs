@@ -10,6 +10,7 @@ use super::{idle, load, many, meter, scale, slow, stacked};
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) kind: Kind,
+    who: Contender,
     work: &'static str,
     what: &'static str,
     metric: String,
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Target> {
     use Bound::{AtLeast, AtMost};
     let row = |kind, work, what, metric: &str, against, bound| Target {
         kind,
+        who: Contender::Cmim,
         work,
         what,
         metric: metric.to_owned(),
@@ -64,10 +66,13 @@ pub(crate) fn all() -> Vec<Target> {
         against,
         bound,
     };
+    let pipelined = |row| Target { who: Contender::CmimPipelined, ..row };
     let small = "1 KB, 64 connections kept, 1 worker";
+    let piped = "the same, with `server_pipeline = 16` (off by default)";
     let local = "1 KB, servers on the same host";
     let dynamic = "8 KB without a length, the server closes each time";
     let idle = "10,000 idle connections";
+    let slow = "32 fast clients beside 500 slow readers of 1 MB";
     let many = "10,000 clients that ask seldom, 2 workers";
     let page = stacked::metric(stacked::SHORT_MS);
     let page_time = f64::from(u32::try_from(stacked::SHORT_MS).unwrap_or(1));
@@ -75,6 +80,9 @@ pub(crate) fn all() -> Vec<Target> {
         row(Kind::Small, small, "total CPU per request", meter::MACHINE, BetterPeer, AtMost(0.88)),
         row(Kind::Small, small, "rate", load::RATE, BetterPeer, AtLeast(1.12)),
         row(Kind::Small, small, "p99", load::P99, BetterPeer, AtMost(0.9)),
+        pipelined(row(Kind::Small, piped, "total CPU per request", meter::MACHINE, BetterPeer, AtMost(0.88))),
+        pipelined(row(Kind::Small, piped, "rate", load::RATE, BetterPeer, AtLeast(1.12))),
+        pipelined(row(Kind::Small, piped, "p99", load::P99, BetterPeer, AtMost(0.9))),
         row(Kind::Local, local, "total CPU per request", meter::MACHINE, BetterPeer, AtMost(0.80)),
         row(Kind::Medium, "100 KB", "total CPU per request", meter::MACHINE, BetterPeer, AtMost(0.75)),
         row(Kind::Medium, "100 KB", "rate", load::RATE, BetterPeer, AtLeast(1.3)),
@@ -86,14 +94,7 @@ pub(crate) fn all() -> Vec<Target> {
             unit: page_time,
             ..row(Kind::Stacked, "16 stacked pages of 20 ms, 4 servers", "page times", &page, Itself, AtMost(1.5))
         },
-        row(
-            Kind::Slow,
-            "32 fast clients beside 500 slow readers of 1 MB",
-            "p99, by its value without them",
-            slow::GROWTH,
-            Itself,
-            AtMost(1.2),
-        ),
+        row(Kind::Slow, slow, "p99, by its value without them", slow::GROWTH, Itself, AtMost(1.2)),
         row(Kind::Connect, "a new connection for each request", "rate", load::RATE, BetterPeer, AtLeast(1.1)),
         row(Kind::Idle, idle, "memory of each, KiB", idle::EACH, Itself, AtMost(3.0)),
         row(Kind::Idle, idle, "memory of each", idle::EACH, One(Contender::Haproxy), AtMost(0.5)),
@@ -113,8 +114,8 @@ pub(crate) fn all() -> Vec<Target> {
 
 impl Target {
     pub(crate) fn judge(&self, saved: &Saved) -> Verdict {
-        if let Some(reason) = saved.failure(Contender::Cmim) {
-            return Verdict::Missing { why: format!("cmim failed: {reason}") };
+        if let Some(reason) = saved.failure(self.who) {
+            return Verdict::Missing { why: format!("{} failed: {reason}", self.who) };
         }
         let (peer, found) = match self.against {
             Against::Itself => (None, self.own(saved)),
@@ -136,15 +137,15 @@ impl Target {
     }
 
     fn own(&self, saved: &Saved) -> Option<Summary> {
-        let found = saved.summary(Contender::Cmim, &self.metric)?;
+        let found = saved.summary(self.who, &self.metric)?;
         let by = |value: f64| value / self.unit;
         Some(Summary { median: by(found.median), least: by(found.least), most: by(found.most) })
     }
 
     /// The ratio of the medians; its spread is that of the rounds, each by the peer's round next to it.
     fn ratio(&self, saved: &Saved, peer: Contender) -> Option<Summary> {
-        let (ours, theirs) = (saved.summary(Contender::Cmim, &self.metric)?, saved.summary(peer, &self.metric)?);
-        let rounds = saved.rounds(Contender::Cmim, &self.metric).into_iter().zip(saved.rounds(peer, &self.metric));
+        let (ours, theirs) = (saved.summary(self.who, &self.metric)?, saved.summary(peer, &self.metric)?);
+        let rounds = saved.rounds(self.who, &self.metric).into_iter().zip(saved.rounds(peer, &self.metric));
         let spread = Summary::of(rounds.filter_map(|(ours, theirs)| Some(ours? / theirs?)))?;
         Some(Summary { median: ours.median / theirs.median, ..spread })
     }
@@ -191,7 +192,16 @@ mod tests {
     use super::*;
 
     fn target(against: Against, bound: Bound) -> Target {
-        Target { kind: Kind::Small, work: "w", what: "x", metric: "m".to_owned(), unit: 1.0, against, bound }
+        Target {
+            kind: Kind::Small,
+            who: Contender::Cmim,
+            work: "w",
+            what: "x",
+            metric: "m".to_owned(),
+            unit: 1.0,
+            against,
+            bound,
+        }
     }
 
     fn saved() -> Saved {

@@ -8,16 +8,16 @@ use anyhow::Result;
 use super::Run;
 use super::contender::Contender;
 use super::device::Control;
+use super::echo;
 use super::lanes::{named, refused};
 use super::meter::{self, Reading, resident_kib};
 use super::network::{Network, Side};
 use super::paced::{Clients, Pace, Speech};
-use super::proxy::Proxy;
+use super::proxy::{Proxy, most_clients};
 use super::results::{Better, Metric, Results, Sample};
 use super::rounds::in_turn;
-use super::{echo, many};
 
-const TUNNELS: usize = 5000;
+const TUNNELS: usize = 10_000;
 const QUICK_TUNNELS: usize = 1000;
 /// Messages a second, all tunnels together; as many come back.
 const RATE: f64 = 5000.0;
@@ -31,15 +31,17 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
     let server = network.within(Side::Server, || echo::start(network.address(Side::Server)))??;
     let servers = [server];
     let setup = run.setup(&network, &servers);
-    // A proxy needs two descriptors for each; so do we, who are client and server.
-    let count = (many::clients(run) / 2).min(if run.quick { QUICK_TUNNELS } else { TUNNELS });
+    // A proxy needs two descriptors for each.
+    let count = (most_clients(run.descriptors) / 2).min(if run.quick { QUICK_TUNNELS } else { TUNNELS });
     let mut metrics = vec![Metric::new("p99", "ms", Better::Lower), Metric::new("p50", "ms", Better::Lower)];
     metrics.extend(meter::metrics());
     metrics.push(Metric::new("proxy's memory for each tunnel", "KiB", Better::Lower));
     let about = format!(
         "{count} upgraded connections, {RATE:.0} messages of {MESSAGE} bytes a second in all, each sent back by the server: a \
-         request here is a message there and back. Generator and server are one program. A time counts from the moment at \
-         which the message was due."
+         request here is a message there and back. Generator and server are one program (limit of descriptors of each and of \
+         the proxy: {}). A time counts from the moment at \
+         which the message was due.",
+        run.descriptors
     );
     let mut results = Results::new("tunnel", about, network.shown(), metrics);
     let mut contenders = Vec::new();
