@@ -159,7 +159,10 @@ fn a_disk_that_fills_from_outside_costs_no_reply_that_is_held() {
         let server = ScriptedServer::start(serve(|_| ()));
         let device = tiers.before(server.address()).upstream("hold_time = \"30s\"").start();
         let mut early = slow_clients(&device, 6_000_000);
-        until_true("they are held", PATIENCE, || server.opened() == CLIENTS && server.open() == 0);
+        // What the server has sent can still be on its way to the device.
+        until_true("they are held", PATIENCE, || {
+            server.opened() == CLIENTS && server.open() == 0 && device.figure("/server_connections/open") == 0
+        });
         tiers.assert_agrees_with_df(&device, PATIENCE);
         let held = device.json(&["buffers"]);
         assert!(held["flash"]["used"].as_u64() > Some(16 * MEBIBYTE), "{held}");

@@ -22,7 +22,7 @@ const OPENERS: usize = 8;
 /// Asked before the count begins, so that what the first requests cost once is not counted.
 const FIRST: usize = 64;
 /// Every proxy has this time to notice that nothing happens.
-const IDLING: Duration = Duration::from_secs(8);
+const IDLING: Duration = Duration::from_secs(7);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Each round has new processes: memory that was once taken is not given back.
 const MAX_ROUNDS: usize = 3;

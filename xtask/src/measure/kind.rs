@@ -111,7 +111,7 @@ impl Kind {
             Self::Small | Self::Local => 7.0 + rounds * 5.0 * (seconds + 0.1),
             Self::Stacked => 2.0 + rounds * 4.0,
             Self::Slow => 6.0 + long_rounds * 4.0 * (2.0 * seconds + 4.0),
-            Self::Idle => count(idle::rounds(run)) * 3.0 * 2.5,
+            Self::Idle => count(idle::rounds(run)) * 3.0 * 9.5,
             Self::Many => 1.0 + long_rounds * 3.0 * (seconds + 4.0),
             Self::Scale => 4.0 + long_rounds * 9.0 * (seconds.min(2.0) + 1.7),
             Self::Tunnel => 2.0 + long_rounds * 5.0 * (seconds + if run.quick { 1.5 } else { 3.0 }),
