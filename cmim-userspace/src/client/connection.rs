@@ -112,10 +112,14 @@ impl<'a> Connection<'a> {
         self.order.is_empty()
     }
 
+    /// Whether no request is in the device, none has begun to come, and more may come.
+    fn is_between_requests(&self) -> bool {
+        self.order.is_empty() && self.head_since.is_none() && self.heads == Heads::Open
+    }
+
     /// Whether it is between two requests, and a newer configuration waits for it.
     pub(super) fn may_move(&self) -> bool {
-        let between = self.order.is_empty() && self.head_since.is_none() && self.heads == Heads::Open;
-        between && !self.last && self.site.drain.is_superseded()
+        self.is_between_requests() && !self.last && self.site.drain.is_superseded()
     }
 
     /// Whether nothing has happened for a while, and nothing is kept that a parked connection has not.
@@ -124,8 +128,11 @@ impl<'a> Connection<'a> {
     }
 
     fn can_park(&self) -> bool {
-        let between = self.order.is_empty() && self.head_since.is_none() && self.heads == Heads::Open;
-        between && !self.last && self.link.stream.is_tcp() && self.link.has_no_input() && !self.link.has_ended()
+        self.is_between_requests()
+            && !self.last
+            && self.link.stream.is_tcp()
+            && self.link.has_no_input()
+            && !self.link.has_ended()
     }
 
     pub(super) fn rest(&self) -> Rest {
