@@ -104,6 +104,20 @@ fn times_asked(server: &ScriptedServer) -> HashMap<String, usize> {
     times
 }
 
+/// Holds a server's replies back until the test says so.
+#[derive(Clone, Default)]
+struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    fn open(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn wait(&self) {
+        until_true("the gate opens", PATIENCE, || self.0.load(Ordering::Relaxed));
+    }
+}
+
 #[test]
 fn requests_of_different_clients_go_out_behind_one_another_and_each_gets_its_own_reply() {
     const CLIENTS: usize = 8;
@@ -243,11 +257,11 @@ fn a_connection_that_ends_anywhere_in_a_batch_costs_nobody_behind_its_reply() {
 fn a_client_that_leaves_takes_nobody_elses_reply_with_it() {
     const CLIENTS: usize = 4;
     for leaves in 0..CLIENTS {
-        let gate = Arc::new(AtomicBool::new(false));
-        let open = Arc::clone(&gate);
+        let gate = Gate::default();
+        let closed = gate.clone();
         let server = ScriptedServer::start(move |side| {
             let Some(requests) = batch(side, CLIENTS) else { return };
-            until_true("the gate opens", PATIENCE, || open.load(Ordering::Relaxed));
+            closed.wait();
             side.send(requests.iter().flat_map(own).collect::<Vec<u8>>());
             answers(side);
         });
@@ -258,7 +272,7 @@ fn a_client_that_leaves_takes_nobody_elses_reply_with_it() {
         let mut behind = clients.split_off(leaves + 1);
         clients.pop().expect("the one that leaves").into_wire().reset();
         assert_its_own_from(leaves + 1, &mut behind);
-        gate.store(true, Ordering::Relaxed);
+        gate.open();
         assert_each_its_own(&mut clients);
         device.wait_until_at_rest(PATIENCE);
     }
@@ -267,11 +281,11 @@ fn a_client_that_leaves_takes_nobody_elses_reply_with_it() {
 #[test]
 fn a_slow_reply_holds_up_nobody_for_long_and_is_asked_for_once() {
     const CLIENTS: usize = 6;
-    let gate = Arc::new(AtomicBool::new(false));
-    let open = Arc::clone(&gate);
+    let gate = Gate::default();
+    let closed = gate.clone();
     let server = ScriptedServer::start(move |side| {
         let Some(requests) = batch(side, CLIENTS) else { return };
-        until_true("the gate opens", PATIENCE, || open.load(Ordering::Relaxed));
+        closed.wait();
         side.send(requests.iter().flat_map(own).collect::<Vec<u8>>());
         side.wait_closed();
     });
@@ -279,7 +293,7 @@ fn a_slow_reply_holds_up_nobody_for_long_and_is_asked_for_once() {
     let mut clients = clients(&device, CLIENTS);
     gets(&device, &mut clients);
     assert_its_own_from(1, &mut clients[1..]);
-    gate.store(true, Ordering::Relaxed);
+    gate.open();
     clients[0].reply().assert_whole(b"/0");
     let times = times_asked(&server);
     assert_eq!(times["/0"], 1);
@@ -439,12 +453,12 @@ fn a_server_that_closes_behind_each_reply_is_found_out_and_gets_one_request_a_co
 #[test]
 fn requests_behind_one_another_count_as_in_flight_and_keep_to_max_requests() {
     const CLIENTS: usize = 6;
-    let gate = Arc::new(AtomicBool::new(false));
-    let open = Arc::clone(&gate);
+    let gate = Gate::default();
+    let closed = gate.clone();
     let server = ScriptedServer::start(move |side| {
         while let Some(request) = side.request() {
             if request.target != "/before" {
-                until_true("the gate opens", PATIENCE, || open.load(Ordering::Relaxed));
+                closed.wait();
             }
             side.send(own(&request));
         }
@@ -459,7 +473,7 @@ fn requests_behind_one_another_count_as_in_flight_and_keep_to_max_requests() {
         (status["jobs"]["queued"] == 3).then_some(status)
     });
     assert_eq!(status["servers"][0]["in_flight"], 3, "{status}");
-    gate.store(true, Ordering::Relaxed);
+    gate.open();
     assert_each_its_own(&mut clients);
     device.wait_until_at_rest(PATIENCE);
 }
