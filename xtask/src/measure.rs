@@ -62,8 +62,8 @@ use proxy::{Settings, Setup};
 use rounds::NotAvailable;
 
 const ROUNDS: usize = 5;
-const QUICK_ROUNDS: usize = 2;
-const SECONDS: u64 = 4;
+const QUICK_ROUNDS: usize = 1;
+const SECONDS: u64 = 3;
 const QUICK_SECONDS: u64 = 1;
 /// More than any benchmark needs, where the limit on descriptors is "unlimited".
 const MAX_DESCRIPTORS: u64 = 200_000;
@@ -87,10 +87,10 @@ pub(crate) struct Options {
     /// Measure nothing: make the page of the JSON files that lie there
     #[arg(long, conflicts_with_all = ["quick", "rounds", "bin"])]
     only_page: bool,
-    /// Two rounds of one second, or one of what takes long: all of it in 4 minutes, to see that it works rather than how well
+    /// One round of one second: all of it in 4 minutes, to see that it works rather than how well
     #[arg(long)]
     quick: bool,
-    /// Rounds of each measurement [default: 5; all of it in half an hour]
+    /// Rounds of each measurement [default: 5, of lanes and idle 3; all of it in half an hour]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
     /// A cmim binary to measure; without it one is built
@@ -113,8 +113,8 @@ pub(crate) struct Options {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) rounds: usize,
-    /// Of what takes long; a quick run has one.
-    pub(crate) long_rounds: usize,
+    /// Somebody wants so many, however long it takes.
+    rounds_are_asked: bool,
     pub(crate) seconds: u64,
     pub(crate) quick: bool,
     pub(crate) workers: usize,
@@ -145,7 +145,7 @@ impl Run {
         let (rounds, seconds) = if options.quick { (QUICK_ROUNDS, QUICK_SECONDS) } else { (ROUNDS, SECONDS) };
         let mut run = Self {
             rounds: options.rounds.map_or(rounds, usize::from),
-            long_rounds: options.rounds.map_or(if options.quick { 1 } else { rounds }, usize::from),
+            rounds_are_asked: options.rounds.is_some(),
             seconds,
             quick: options.quick,
             workers: usize::from(options.workers),
@@ -174,6 +174,11 @@ impl Run {
             servers,
             settings: Settings::of(self),
         }
+    }
+
+    /// The rounds of what takes long.
+    pub(crate) fn rounds_up_to(&self, most: usize) -> usize {
+        if self.rounds_are_asked { self.rounds } else { self.rounds.min(most) }
     }
 
     /// An error after Ctrl-C or SIGTERM, so that everything on the way out is dropped, children with it.

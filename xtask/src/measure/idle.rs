@@ -25,14 +25,14 @@ const FIRST: usize = 64;
 const IDLING: Duration = Duration::from_secs(7);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Each round has new processes: memory that was once taken is not given back.
-const MAX_ROUNDS: usize = 3;
+const ROUNDS: usize = 3;
 
 /// The name that the report's targets look for.
 pub(crate) const EACH: &str = "memory per idle connection";
 
 /// How often it is measured: what differs between rounds is little, and each takes its time.
 pub(crate) fn rounds(run: &Run) -> usize {
-    run.long_rounds.min(MAX_ROUNDS)
+    run.rounds_up_to(ROUNDS)
 }
 
 pub(crate) fn run(run: &Run) -> Result<Results> {

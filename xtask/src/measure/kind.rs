@@ -103,18 +103,18 @@ impl Kind {
     /// are in the constants.
     pub(crate) fn expected(self, run: &Run) -> f64 {
         let count = |number: usize| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
-        let (rounds, long_rounds) = (count(run.rounds), count(run.long_rounds));
+        let rounds = count(run.rounds);
         let seconds = count(usize::try_from(run.seconds).unwrap_or(1));
         match self {
             Self::All => Self::EACH.into_iter().map(|kind| kind.expected(run)).sum(),
             Self::Medium | Self::Bulk | Self::Dynamic | Self::Connect => 5.0 + rounds * 4.0 * (seconds + 0.1),
             Self::Small | Self::Local => 7.0 + rounds * 5.0 * (seconds + 0.1),
             Self::Stacked => 2.0 + rounds * 4.0,
-            Self::Slow => 6.0 + long_rounds * 4.0 * (2.0 * seconds + 4.0),
+            Self::Slow => 6.0 + rounds * 4.0 * (2.0 * seconds + 4.0),
             Self::Idle => count(idle::rounds(run)) * 3.0 * 9.5,
-            Self::Many => 1.0 + long_rounds * 3.0 * (seconds + 4.0),
-            Self::Scale => 4.0 + long_rounds * 9.0 * (seconds.min(2.0) + 1.7),
-            Self::Tunnel => 2.0 + long_rounds * 5.0 * (seconds + if run.quick { 1.5 } else { 3.0 }),
+            Self::Many => 1.0 + rounds * 3.0 * (seconds + 4.0),
+            Self::Scale => 4.0 + rounds * 9.0 * (seconds.min(2.0) + 1.7),
+            Self::Tunnel => 2.0 + rounds * 5.0 * (seconds + if run.quick { 1.5 } else { 3.0 }),
             Self::Lanes => 6.0 + count(lanes::measurements(run)) * 1.1,
             Self::Guard => 2.0 + rounds * 3.0 * (seconds + 0.1),
         }

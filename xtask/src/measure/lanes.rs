@@ -24,7 +24,7 @@ const CONNECTIONS: usize = 16;
 /// So that replies of the largest are whole within a measurement.
 const LARGE_CONNECTIONS: usize = 4;
 const SECONDS: u64 = 1;
-const MAX_ROUNDS: usize = 3;
+const ROUNDS: usize = 3;
 const SHAPED: &str = "5gbit";
 const MICRO: f64 = 1_000_000.0;
 
@@ -54,7 +54,7 @@ pub(crate) fn measurements(run: &Run) -> usize {
 }
 
 fn rounds(run: &Run) -> usize {
-    run.long_rounds.min(MAX_ROUNDS)
+    run.rounds_up_to(ROUNDS)
 }
 
 fn sizes(run: &Run) -> &'static [usize] {

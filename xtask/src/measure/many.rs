@@ -50,7 +50,7 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
     );
     let mut results = Results::new("many", about, network.shown(), metrics);
     let contenders = Contender::PROXIES.map(|contender| (contender, Ok(()))).into();
-    in_turn(run, run.long_rounds, &mut results, contenders, |contender, ()| {
+    in_turn(run, run.rounds, &mut results, contenders, |contender, ()| {
         origin.check()?;
         // A new one each round: the server connections are all its own.
         let mut proxy = Proxy::start(contender, &setup)?;

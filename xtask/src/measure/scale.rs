@@ -68,7 +68,7 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
         });
         contenders.push((contender, started.collect::<Result<Vec<Variant>>>()));
     }
-    in_turn(run, run.long_rounds, &mut results, contenders, |_, variants| {
+    in_turn(run, run.rounds, &mut results, contenders, |_, variants| {
         origin.check()?;
         measure(run, &network, variants, &origin)
     })?;

@@ -71,7 +71,7 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
         });
         contenders.push((contender, started));
     }
-    in_turn(run, run.long_rounds, &mut results, contenders, |_, proxy| {
+    in_turn(run, run.rounds, &mut results, contenders, |_, proxy| {
         origin.check()?;
         let sample = measure(run, &network, proxy, servers[0]);
         proxy.check()?;

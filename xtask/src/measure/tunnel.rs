@@ -51,7 +51,7 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
         contenders.push((contender, started));
     }
     let mut taken = BTreeMap::new();
-    in_turn(run, run.long_rounds, &mut results, contenders, |contender, proxy| {
+    in_turn(run, run.rounds, &mut results, contenders, |contender, proxy| {
         let sample = measure(run, &network, contender, proxy, count, &mut taken);
         proxy.check()?;
         sample
