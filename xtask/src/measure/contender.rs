@@ -16,6 +16,8 @@ pub(crate) enum Contender {
     /// `server_pipeline` as [`Contender::pipeline`] has it.
     CmimPipelined,
     Haproxy,
+    /// HAProxy that tells servers and clients of itself in the fields in which cmim always does.
+    HaproxyForwarded,
     Nginx,
     Nftables,
 }
@@ -46,6 +48,7 @@ impl Contender {
             Self::CmimNoBypass => "cmim without bypass",
             Self::CmimPipelined => "cmim, server_pipeline = 16",
             Self::Haproxy => "HAProxy",
+            Self::HaproxyForwarded => "HAProxy, cmim's fields",
             Self::Nginx => "nginx",
             Self::Nftables => "nftables",
         }
@@ -54,7 +57,7 @@ impl Contender {
     pub(crate) fn program(self) -> Program {
         match self {
             Self::Direct | Self::Nftables => Program::None,
-            Self::Haproxy => Program::Haproxy,
+            Self::Haproxy | Self::HaproxyForwarded => Program::Haproxy,
             Self::Nginx => Program::Nginx,
             _ => Program::Cmim,
         }
@@ -84,6 +87,7 @@ impl Contender {
             Self::CmimSockmap => "#b0527a",
             Self::CmimNoBypass | Self::CmimPipelined => "#7fb8a4",
             Self::Haproxy | Self::Nftables => "#5b8db8",
+            Self::HaproxyForwarded => "#9cb9d1",
             Self::Nginx => "#c98b4e",
         }
     }

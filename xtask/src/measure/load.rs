@@ -57,7 +57,14 @@ pub(crate) const SMALL: Work = Work {
     connections: 64,
     header: None,
     generator: Generator::Wrk,
-    contenders: &[Contender::Direct, Contender::Cmim, Contender::CmimPipelined, Contender::Haproxy, Contender::Nginx],
+    contenders: &[
+        Contender::Direct,
+        Contender::Cmim,
+        Contender::CmimPipelined,
+        Contender::Haproxy,
+        Contender::HaproxyForwarded,
+        Contender::Nginx,
+    ],
     place: Place::Apart,
 };
 pub(crate) const LOCAL: Work = Work {

@@ -17,6 +17,8 @@ use crate::command::{is_root, which};
 
 const CMIM: &str = include_str!("peers/cmim.toml");
 const HAPROXY: &str = include_str!("peers/haproxy.cfg");
+/// What HAProxy does where it is to send the fields that cmim always sends.
+pub(crate) const FORWARDED: &str = include_str!("peers/haproxy-forwarded.cfg");
 const NGINX: &str = include_str!("peers/nginx.conf");
 /// The verifier has a share in cmim's start.
 const START_PATIENCE: Duration = Duration::from_secs(15);
@@ -122,7 +124,9 @@ impl Setup<'_> {
         // A connection on the local lane takes no other.
         let local_bypass =
             if contender == Contender::CmimNoBypass || contender.lane().is_some() { "off" } else { "auto" };
+        let forwarded = if contender == Contender::HaproxyForwarded { FORWARDED } else { "" };
         fill(template, directory, self.descriptors, listen)
+            .replace("@forwarded@", forwarded.trim_end())
             .replace("@servers@", &lines)
             .replace("@workers@", &self.settings.workers.to_string())
             .replace("@kernel@", self.settings.kernel)
@@ -201,7 +205,8 @@ mod tests {
             servers: &servers,
             settings: Settings { workers: 2, kernel: "off", interfaces: "" },
         };
-        for contender in Contender::PROXIES.into_iter().chain(Contender::LANES) {
+        let others = [Contender::HaproxyForwarded, Contender::CmimPipelined];
+        for contender in Contender::PROXIES.into_iter().chain(Contender::LANES).chain(others) {
             let filled = setup.fill(Path::new("/tmp/x/1"), 1, servers[0], contender);
             assert!(filled.contains("127.0.0.1:2"), "{filled}");
             let code = filled.lines().filter(|line| !line.trim().starts_with('#'));

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::circumstances::Circumstances;
+use super::contender::Contender;
 use super::contender::Program;
 use super::kind::Kind;
 use super::results::Results;
@@ -142,6 +143,12 @@ fn configurations() -> String {
     {
         let _ = write!(text, "\n### {name}\n\n```{language}\n{}```\n", proxy::template(program));
     }
+    let _ = write!(
+        text,
+        "\n### {}\n\nAt @forwarded@ of HAProxy's:\n\n```haproxy\n{}```\n",
+        Contender::HaproxyForwarded,
+        proxy::FORWARDED
+    );
     text
 }
 
