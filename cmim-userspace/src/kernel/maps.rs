@@ -156,8 +156,7 @@ impl Maps {
         };
         match removed {
             Ok(()) => Ok(true),
-            Err(MapError::KeyNotFound) => Ok(false),
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) if is_absent(&error) => Ok(false),
             Err(source) => Err(map_failed(deny_map(sources), source)),
         }
     }
@@ -190,6 +189,15 @@ fn free_row(rows: &mut HashSet<u32>) -> u32 {
 pub(super) fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, KernelError> {
     let map = ebpf.take_map(name).ok_or(KernelError::Absent { name })?;
     map.try_into().map_err(|source| map_failed(name, source))
+}
+
+/// Whether a call failed because the map has no such entry, which is told in two ways.
+pub(super) fn is_absent(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(call) => call.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
 }
 
 pub(super) fn map_failed(name: &'static str, source: MapError) -> KernelError {

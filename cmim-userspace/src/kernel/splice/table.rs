@@ -9,7 +9,7 @@ use cmim_common::connection::{Connection, ConnectionKey, ENDLESS, Lane, MAX_CONN
 use cmim_common::names;
 
 use crate::kernel::error::KernelError;
-use crate::kernel::maps::{ANY, map_failed, take};
+use crate::kernel::maps::{ANY, is_absent, map_failed, take};
 
 /// Refuses a key that is there already (`BPF_NOEXIST`).
 pub(super) const IF_ABSENT: u64 = 1;
@@ -117,8 +117,7 @@ pub(super) fn entry(
 /// The kernel removes sockets that were closed by itself.
 fn gone(removed: Result<(), MapError>) {
     if let Err(error) = removed
-        && !matches!(&error, MapError::KeyNotFound)
-        && !matches!(&error, MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(libc::ENOENT))
+        && !is_absent(&error)
     {
         tracing::warn!("a splice could not be taken out of its map: {error}");
     }
