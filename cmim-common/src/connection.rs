@@ -40,13 +40,17 @@ pub struct Connection {
     pub slot: u32,
     /// The target's `write_seq` when the splice began; see `has_base`.
     pub base: u32,
+    /// The sequence number that the next burst should begin with; see `has_next`.
+    pub next: u32,
     /// A [`Lane`].
     pub lane: u8,
     /// A [`State`].
     pub state: u8,
     /// 1: `base` is known.
     pub has_base: u8,
-    pub reserved: u8,
+    /// 1: `next` is known.
+    pub has_next: u8,
+    pub reserved: u32,
 }
 
 /// `remaining` of a tunnel: it ends by its connections' ends, not by a count.
@@ -78,6 +82,8 @@ pub enum State {
     Paused = 3,
     /// The content's end was reached; nothing more is handed over.
     Draining = 4,
+    /// A burst was lost, and so is all that follows; userspace ends the connections.
+    Broken = 5,
 }
 
 impl Lane {
@@ -114,6 +120,7 @@ impl State {
             2 => Some(Self::Splicing),
             3 => Some(Self::Paused),
             4 => Some(Self::Draining),
+            5 => Some(Self::Broken),
             _ => None,
         }
     }
@@ -144,7 +151,7 @@ impl ConnectionKey {
 const _: () = {
     assert!(size_of::<ConnectionKey>() == 2 * 16 + 2 * 2);
     assert!(align_of::<ConnectionKey>() == 1);
-    assert!(size_of::<Connection>() == 6 * 8 + 36 + 2 * 4 + 3 + 1);
+    assert!(size_of::<Connection>() == 6 * 8 + 36 + 3 * 4 + 4 + 4);
     assert!(align_of::<Connection>() == 8);
 };
 
@@ -169,7 +176,7 @@ mod tests {
         for lane in [Lane::Copy, Lane::Pipe, Lane::Sockmap, Lane::Local] {
             assert_eq!(Lane::from_number(lane as u8), Some(lane));
         }
-        for state in [State::Installing, State::Splicing, State::Paused, State::Draining] {
+        for state in [State::Installing, State::Splicing, State::Paused, State::Draining, State::Broken] {
             assert_eq!(State::from_number(state as u8), Some(state));
         }
         assert_eq!(Lane::from_number(0), None);

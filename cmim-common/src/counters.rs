@@ -65,6 +65,8 @@ counters! {
     splice_passed,
     /// Their bytes.
     splice_passed_bytes,
+    /// Bytes of spliced connections that had come before and were cut off.
+    splice_repeated_bytes,
     /// Events that found no room in the ring. The daemon looks for itself now and then, so that they only delay.
     splice_events_lost,
     /// Connections between the daemon and a server of this host that took the local lane.

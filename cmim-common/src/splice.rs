@@ -64,6 +64,14 @@ pub struct Event {
 /// many of the kernel's.
 pub const EVENTS_SIZE: usize = 16 * crate::connection::MAX_CONNECTIONS;
 
+/// A burst, by what is new in it, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// At its beginning, and came before.
+    pub old: u32,
+    pub new: u32,
+}
+
 /// What to do with a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -71,7 +79,7 @@ pub enum Decision {
     Redirect,
     /// Leave it to userspace.
     Pass(Reason),
-    /// Drop it: a FIN without bytes. What it means is noted in the socket already (`tcp_fin`). Passed on while the socket's
+    /// Drop it: nothing in it is new, or the connection is given up. A FIN without bytes, too: what it means is noted in the socket already (`tcp_fin`). Passed on while the socket's
     /// queue is not empty, it would be taken for an error there that stops everything to that socket (`sk_psock_backlog`,
     /// where nothing sent is a broken pipe).
     Forget,
@@ -123,7 +131,7 @@ const OVERHEAD: u64 = 4_096;
 #[inline(always)]
 #[must_use]
 pub const fn decide(connection: &Connection, burst: Burst) -> Decision {
-    if burst.length == 0 {
+    if burst.length == 0 || connection.state == State::Broken as u8 {
         return Decision::Forget;
     }
     if connection.state != State::Splicing as u8 && connection.state != State::Paused as u8 {
@@ -164,6 +172,39 @@ const fn in_flight(connection: &Connection, taken: u64, target: Target) -> u64 {
 }
 
 impl Connection {
+    /// Notes a burst of `length` bytes that begins with the sequence number `first`, and says what is new in it. `read`:
+    /// what a reader of the socket would begin with; it counts for the first burst, before which no other can wait.
+    #[inline(always)]
+    pub const fn arrive(&mut self, first: u32, length: u32, read: Option<u32>) -> Cut {
+        let expected = match read {
+            _ if self.has_next == 1 => self.next,
+            Some(read) => read,
+            None => first,
+        };
+        let behind = expected.wrapping_sub(first);
+        // Sequence numbers wrap; a burst that begins later than expected has nothing old in it.
+        let old = if behind > i32::MAX as u32 {
+            0
+        } else if behind > length {
+            length
+        } else {
+            behind
+        };
+        if length > old || self.has_next == 0 {
+            self.next = first.wrapping_add(length);
+            self.has_next = 1;
+        }
+        Cut { old, new: length - old }
+    }
+
+    /// Notes that a burst is lost.
+    #[inline(always)]
+    pub const fn note_broken(&mut self) -> Noted {
+        let is_news = self.state != State::Broken as u8;
+        self.state = State::Broken as u8;
+        Noted { is_news }
+    }
+
     /// Notes a burst that was handed over.
     #[inline(always)]
     pub const fn note_redirected(&mut self, burst: Burst) -> Noted {

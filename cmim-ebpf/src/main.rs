@@ -17,6 +17,7 @@ mod key;
 mod layout;
 mod local;
 mod maps;
+mod overlap;
 mod spread;
 mod steer;
 mod target;

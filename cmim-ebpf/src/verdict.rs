@@ -12,7 +12,7 @@ use cmim_common::splice::{Burst, Decision, Event, Noted, Reason, decide};
 use crate::atomic;
 use crate::key::key;
 use crate::maps::{CMIM_CONNECTIONS, CMIM_COUNTERS, CMIM_EVENTS, CMIM_TAKEN, CMIM_TARGETS};
-use crate::target;
+use crate::{overlap, target};
 
 /// Redirect to the target's send side, not to its receive queue.
 const EGRESS: u64 = 0;
@@ -29,8 +29,14 @@ fn cmim_verdict(context: SkBuffContext) -> u32 {
     let Some(taken) = CMIM_TAKEN.get_ptr(connection.slot) else {
         return SK_PASS;
     };
+    let Some(cut) = overlap::cut(&context, connection) else {
+        return give_up(&context, connection);
+    };
+    if cut.old > 0 {
+        count(|counters| unsafe { &raw mut (*counters).splice_repeated_bytes }, u64::from(cut.old));
+    }
     let burst = Burst {
-        length: u64::from(context.len()),
+        length: u64::from(cut.new),
         // SAFETY: an aligned word of the map's memory. Volatile, because the daemon writes it meanwhile.
         taken: unsafe { taken.read_volatile() },
         target: target::look(&connection.target),
@@ -55,6 +61,15 @@ fn redirect(context: &SkBuffContext, connection: &mut Connection, burst: Burst) 
     count(|counters| unsafe { &raw mut (*counters).splice_redirected_bytes }, burst.length);
     tell(connection, noted);
     SK_PASS
+}
+
+/// Drops the burst, and all that follows on its connection: better a content that is cut than one that is wrong.
+#[inline(always)]
+fn give_up(context: &SkBuffContext, connection: &mut Connection) -> u32 {
+    warn!(context, "generation {}: no memory for a burst that has come in part before", connection.generation);
+    let noted = connection.note_broken();
+    tell(connection, noted);
+    SK_DROP
 }
 
 /// Leaves the burst in the receive queue of its own socket.

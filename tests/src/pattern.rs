@@ -51,6 +51,18 @@ impl Pattern {
         bytes
     }
 
+    fn wrong(&self, at: u64, came: &[u8]) -> Wrong {
+        const TELLING: usize = 16;
+        let all = from(0, 0, PERIOD + PIECE);
+        let found = came.get(..TELLING).and_then(|some| all.windows(TELLING).position(|window| window == some));
+        let period = PERIOD as i64;
+        let ahead = found.map(|found| {
+            let ahead = (found as i64 - start(self.seed, at) as i64).rem_euclid(period);
+            if ahead > period / 2 { ahead - period } else { ahead }
+        });
+        Wrong { at, ahead, came: came[..came.len().min(TELLING)].to_vec() }
+    }
+
     pub fn check(&self) -> Check {
         Check { pattern: *self, at: 0, first_wrong: None }
     }
@@ -72,14 +84,26 @@ impl Pattern {
 pub struct Check {
     pattern: Pattern,
     at: u64,
-    first_wrong: Option<u64>,
+    first_wrong: Option<Wrong>,
+}
+
+/// The first byte that is not the pattern's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wrong {
+    at: u64,
+    /// How much further on in the pattern, to within its period, what came belongs: so much is missing, or, below 0, came
+    /// again. `None`: it belongs nowhere, or too little of it came in one piece.
+    ahead: Option<i64>,
+    came: Vec<u8>,
 }
 
 impl Check {
     pub fn feed(&mut self, part: &[u8]) {
         for part in part.chunks(PIECE) {
-            if self.first_wrong.is_none() && part != from(self.pattern.seed, self.at, part.len()) {
-                self.first_wrong = Some(self.at);
+            let right = from(self.pattern.seed, self.at, part.len());
+            if self.first_wrong.is_none() && part != right {
+                let place = part.iter().zip(right).take_while(|(came, right)| came == right).count();
+                self.first_wrong = Some(self.pattern.wrong(self.at + place as u64, &part[place..]));
             }
             self.at += part.len() as u64;
         }
@@ -92,7 +116,7 @@ impl Check {
 
     #[track_caller]
     pub fn assert_right_so_far(&self) {
-        assert_eq!(self.first_wrong, None, "{:?} differs in the piece that begins there", self.pattern);
+        assert_eq!(self.first_wrong, None, "{:?}", self.pattern);
     }
 
     #[track_caller]
@@ -138,6 +162,10 @@ fn from(seed: usize, at: u64, length: usize) -> &'static [u8] {
         bytes.extend_from_within(..PIECE);
         bytes
     });
-    let start = (at as usize % PERIOD + seed * STRIDE) % PERIOD;
-    &bytes[start..start + length.min(PIECE)]
+    &bytes[start(seed, at)..][..length]
+}
+
+/// Where the byte of a content at `at` stands among all.
+fn start(seed: usize, at: u64) -> usize {
+    (at as usize % PERIOD + seed * STRIDE) % PERIOD
 }

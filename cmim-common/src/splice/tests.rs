@@ -1,4 +1,4 @@
-use super::{Burst, Decision, Noted, OVERHEAD, Reason, Target, decide};
+use super::{Burst, Cut, Decision, Noted, OVERHEAD, Reason, Target, decide};
 use crate::connection::{Connection, ConnectionKey, ENDLESS, Lane, State};
 
 const WINDOW: u64 = 1_000;
@@ -16,9 +16,11 @@ fn splicing() -> Connection {
         target: ConnectionKey::new(address, address),
         slot: 0,
         base: BASE,
+        next: BASE,
         lane: Lane::Sockmap as u8,
         state: State::Splicing as u8,
         has_base: 1,
+        has_next: 1,
         reserved: 0,
     }
 }
@@ -112,6 +114,49 @@ fn a_burst_past_the_end_ends_the_content_in_userspace() {
     let mut entry = Connection { remaining: 10, ..splicing() };
     assert_eq!(entry.note_passed(burst(11), Reason::PastEnd), Noted { is_news: true });
     assert_eq!((entry.remaining, entry.passed, entry.state), (0, 11, State::Draining as u8));
+}
+
+#[test]
+fn what_came_before_is_no_part_of_a_burst() {
+    let cut = |first: u32, length| splicing().arrive(BASE.wrapping_add(first), length, None);
+    assert_eq!(cut(0, 100), Cut { old: 0, new: 100 });
+    assert_eq!(cut(0_u32.wrapping_sub(30), 100), Cut { old: 30, new: 70 });
+    assert_eq!(cut(0_u32.wrapping_sub(30), 30), Cut { old: 30, new: 0 });
+    assert_eq!(cut(0_u32.wrapping_sub(50), 30), Cut { old: 30, new: 0 });
+    assert_eq!(cut(20, 30), Cut { old: 0, new: 30 }, "TCP brings no gap; nothing is cut for one");
+}
+
+#[test]
+fn a_burst_ends_where_the_next_begins_also_where_sequence_numbers_wrap() {
+    let mut entry = splicing();
+    for _ in 0..5 {
+        let (expected, again) = (entry.next, entry.next.wrapping_sub(40));
+        assert_eq!(entry.arrive(again, 100, None), Cut { old: 40, new: 60 });
+        assert_eq!(entry.next, expected.wrapping_add(60));
+        assert_eq!(entry.arrive(again, 20, None), Cut { old: 20, new: 0 });
+        assert_eq!(entry.next, expected.wrapping_add(60), "old bytes do not set it back");
+    }
+}
+
+#[test]
+fn the_first_burst_begins_where_the_socket_was_read_to() {
+    let first = |read| Connection { has_next: 0, next: 7, ..splicing() }.arrive(1_000, 100, read);
+    assert_eq!(first(Some(1_010)), Cut { old: 10, new: 90 });
+    assert_eq!(first(Some(1_000)), Cut { old: 0, new: 100 });
+    assert_eq!(first(Some(990)), Cut { old: 0, new: 100 });
+    assert_eq!(first(None), Cut { old: 0, new: 100 });
+    let mut entry = Connection { has_next: 0, ..splicing() };
+    entry.arrive(1_000, 100, None);
+    assert_eq!((entry.has_next, entry.next), (1, 1_100));
+}
+
+#[test]
+fn nothing_follows_a_burst_that_was_lost() {
+    let mut entry = splicing();
+    assert_eq!(entry.note_broken(), Noted { is_news: true });
+    assert_eq!(entry.note_broken(), Noted { is_news: false });
+    assert_eq!(decide(&entry, burst(1)), Decision::Forget);
+    assert_eq!(entry.remaining, splicing().remaining, "the content is not whole");
 }
 
 #[test]

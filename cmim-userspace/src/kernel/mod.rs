@@ -38,5 +38,5 @@ pub use error::KernelError;
 pub use listening::{Listening, OpenSockets};
 pub use local::LocalLane;
 pub use part::{KernelPart, start, start_after};
-pub use splice::{Splice, SpliceError, Splicer, Way};
+pub use splice::{Progress, Splice, SpliceError, Splicer, Way};
 pub use workers::WorkerLoad;

@@ -101,7 +101,7 @@ pub(super) fn splices(splicer: &Splicer) -> Result<Vec<message::Splice>, KernelE
 fn splice(listed: &Listed) -> message::Splice {
     let Listed { source, connection, backlog } = listed;
     let state = match State::from_number(connection.state) {
-        Some(State::Draining) => "ended",
+        Some(State::Draining | State::Broken) => "ended",
         // What the last burst left to the daemon is passed on: the next one is the kernel's again.
         Some(State::Splicing | State::Paused) if *backlog == 0 => "splicing",
         Some(State::Splicing | State::Paused) => "paused",

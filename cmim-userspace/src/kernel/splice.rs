@@ -20,7 +20,7 @@ use std::task::Context;
 use aya::Ebpf;
 use aya::maps::MapError;
 use aya::maps::sock::SockMapFd;
-use cmim_common::connection::{Connection, ConnectionKey, ENDLESS, MAX_CONNECTIONS};
+use cmim_common::connection::{Connection, ConnectionKey, ENDLESS, MAX_CONNECTIONS, State};
 use cmim_common::names;
 use parking_lot::Mutex;
 
@@ -87,6 +87,8 @@ pub struct Progress {
     pub passed: u64,
     /// Of the content's bytes, still to come; `None`: it has no end.
     pub remaining: Option<u64>,
+    /// The kernel lost a burst of it; nothing follows.
+    pub is_broken: bool,
 }
 
 /// A direction that is out of the kernel.
@@ -270,6 +272,7 @@ impl Splice<'_> {
                 spliced: entry.spliced,
                 passed: entry.passed,
                 remaining: (entry.remaining != ENDLESS).then_some(entry.remaining),
+                is_broken: entry.state == State::Broken as u8,
             }),
             Ok(_) | Err(MapError::KeyNotFound) => Err(KernelError::Absent { name }),
             Err(source) => Err(map_failed(name, source)),

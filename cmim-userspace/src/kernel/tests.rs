@@ -9,6 +9,7 @@ mod guarding;
 pub(crate) mod host;
 mod local;
 mod pieces;
+mod repeated;
 mod segment;
 mod splicing;
 mod steering;

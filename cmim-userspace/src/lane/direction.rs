@@ -10,7 +10,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::phase::{Event, Phase};
 use crate::buffer::{BufferPool, ReadSize};
-use crate::kernel::{KernelError, Splice, Way};
+use crate::kernel::{KernelError, Progress, Splice, Way};
 use crate::net::Stream;
 
 /// What the kernel has handed over is in the target's TCP after microseconds; where it is not, it is asked again after
@@ -221,7 +221,7 @@ impl<'a> Direction<'a> {
         }
         // Asked behind the read, which has locked the socket: whatever was left to userspace before is counted now, and
         // whatever is from here on comes with news.
-        let progress = splice.progress(self.way).map_err(lane)?;
+        let progress = self.progress(splice)?;
         if !splice.is_level(self.way, &progress) {
             // Left to userspace, and on its way into the receive queue.
             return self.ask_again(cx);
@@ -235,6 +235,15 @@ impl<'a> Direction<'a> {
         Poll::Pending
     }
 
+    /// How far the kernel has come, unless it has lost something.
+    fn progress(&self, splice: &Splice<'_>) -> Result<Progress, Fault> {
+        let progress = splice.progress(self.way).map_err(lane)?;
+        if progress.is_broken {
+            return Err(Fault::Lane(io::Error::other("the kernel had no memory for a burst")));
+        }
+        Ok(progress)
+    }
+
     /// Whether the kernel has seen the content's last byte.
     fn is_whole(&self, splice: &Splice<'_>) -> bool {
         splice.progress(self.way).is_ok_and(|progress| progress.remaining == Some(0))
@@ -242,7 +251,7 @@ impl<'a> Direction<'a> {
 
     /// Waits until userspace may write to the target again.
     fn drain(&mut self, cx: &mut Context<'_>, splice: &Splice<'_>) -> Poll<Result<(), Fault>> {
-        let progress = splice.progress(self.way).map_err(lane)?;
+        let progress = self.progress(splice)?;
         if splice.is_drained(self.way, &progress).map_err(Fault::Target)? {
             if let Some(content) = &mut self.content {
                 content.left = content.length.saturating_sub(self.relayed + progress.spliced);
@@ -270,7 +279,7 @@ impl<'a> Direction<'a> {
         if count == 0 {
             // An ended socket says so as soon as its receive queue is empty, also while what the verdict has passed is on
             // its way there (`tcp_bpf_recvmsg_parser` does not look at psock's `ingress_skb`).
-            let progress = splice.progress(self.way).map_err(lane)?;
+            let progress = self.progress(splice)?;
             if splice.is_behind(self.way, &progress, self.unreported) {
                 return Ok(Read::TooEarly);
             }

@@ -107,9 +107,11 @@ pub(super) fn entry(
         target,
         slot,
         base: 0,
+        next: 0,
         lane: Lane::Sockmap as u8,
         state: State::Splicing as u8,
         has_base: 0,
+        has_next: 0,
         reserved: 0,
     }
 }

@@ -16,21 +16,21 @@ use crate::kernel::{KernelError, KernelPart, Splice, SpliceError, Splicer, Way, 
 /// Small enough that a test meets it.
 const WINDOW: u64 = 64 * 1024;
 
-fn part(host: &super::host::Host) -> KernelPart {
+pub(crate) fn part(host: &super::host::Host) -> KernelPart {
     let kernel = Kernel { splice_window: WINDOW, ..settings(KernelMode::Required, host.bpffs().join("cmim"), &[]) };
     start(&kernel, &[], 1).expect("the kernel part starts here")
 }
 
 /// Two connections with the device in the middle.
-struct Middle {
-    client: TcpStream,
-    first: TcpStream,
-    second: TcpStream,
-    server: TcpStream,
+pub(crate) struct Middle {
+    pub(crate) client: TcpStream,
+    pub(crate) first: TcpStream,
+    pub(crate) second: TcpStream,
+    pub(crate) server: TcpStream,
 }
 
 impl Middle {
-    fn at(address: &str) -> Self {
+    pub(crate) fn at(address: &str) -> Self {
         let pair = || {
             let listener = TcpListener::bind((address, 0)).expect("a free port");
             let far = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
