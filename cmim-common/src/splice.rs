@@ -190,10 +190,8 @@ impl Connection {
         } else {
             behind
         };
-        if length > old || self.has_next == 0 {
-            self.next = first.wrapping_add(length);
-            self.has_next = 1;
-        }
+        self.next = if length > old { first.wrapping_add(length) } else { expected };
+        self.has_next = 1;
         Cut { old, new: length - old }
     }
 

@@ -145,9 +145,11 @@ fn the_first_burst_begins_where_the_socket_was_read_to() {
     assert_eq!(first(Some(1_000)), Cut { old: 0, new: 100 });
     assert_eq!(first(Some(990)), Cut { old: 0, new: 100 });
     assert_eq!(first(None), Cut { old: 0, new: 100 });
-    let mut entry = Connection { has_next: 0, ..splicing() };
-    entry.arrive(1_000, 100, None);
-    assert_eq!((entry.has_next, entry.next), (1, 1_100));
+    for (read, next) in [(None, 1_100), (Some(1_050), 1_100), (Some(1_200), 1_200)] {
+        let mut entry = Connection { has_next: 0, ..splicing() };
+        entry.arrive(1_000, 100, read);
+        assert_eq!((entry.has_next, entry.next), (1, next), "{read:?}");
+    }
 }
 
 #[test]
