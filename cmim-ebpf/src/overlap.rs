@@ -25,9 +25,6 @@ pub(crate) fn cut(context: &SkBuffContext, connection: &mut Connection) -> Optio
     let first = unsafe { (&raw const (*context.skb.skb).cb[0]).read_volatile() };
     let read = if connection.has_next == 0 { read(context) } else { None };
     let cut = connection.arrive(first, context.len(), read);
-    if cut.old == 0 || cut.new == 0 {
-        return Some(cut);
-    }
     let mut left = cut.old;
     for _ in 0..STEPS {
         if left == 0 {

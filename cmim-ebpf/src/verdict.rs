@@ -66,8 +66,10 @@ fn redirect(context: &SkBuffContext, connection: &mut Connection, burst: Burst) 
 /// Drops the burst, and all that follows on its connection: better a content that is cut than one that is wrong.
 #[inline(always)]
 fn give_up(context: &SkBuffContext, connection: &mut Connection) -> u32 {
-    warn!(context, "generation {}: no memory for a burst that has come in part before", connection.generation);
     let noted = connection.note_broken();
+    if noted.is_news {
+        warn!(context, "generation {}: no memory for a burst that has come in part before", connection.generation);
+    }
     tell(connection, noted);
     SK_DROP
 }
