@@ -46,7 +46,7 @@ impl Circumstances {
         }
     }
 
-    pub(crate) fn json(&self, run: &Run) -> Value {
+    pub(crate) fn json(&self, run: &Run, rounds: usize) -> Value {
         json!({
             "command": self.command,
             "date": self.date,
@@ -58,7 +58,7 @@ impl Circumstances {
             "versions": self.versions.iter().map(|(name, text)| ((*name).to_owned(), json!(text))).collect::<Value>(),
             "workers": run.workers,
             "cmim_kernel_mode": run.kernel,
-            "rounds": run.rounds,
+            "rounds": rounds,
             "quick": run.quick,
             "seconds_per_measurement": run.seconds,
         })

@@ -26,6 +26,8 @@ const LARGE_CONNECTIONS: usize = 4;
 const SECONDS: u64 = 1;
 const ROUNDS: usize = 3;
 const SHAPED: &str = "5gbit";
+/// How near the device's own choice is to be to the best lane.
+const WITHIN: f64 = 1.05;
 const MICRO: f64 = 1_000_000.0;
 
 /// In the order of the metrics.
@@ -93,6 +95,8 @@ pub(crate) fn run(run: &Run) -> Result<Results> {
     for (who, what) in taken {
         results.notes.push(format!("{who}: {}", what.join(", ")));
     }
+    let choice = choice(&results, sizes(run));
+    results.notes.extend(choice);
     Ok(results)
 }
 
@@ -121,6 +125,34 @@ fn metrics(run: &Run) -> Vec<Metric> {
         }
     }
     metrics
+}
+
+/// How much of the machine's CPU the device's own choice takes, by the lane that takes least.
+fn choice(results: &Results, sizes: &[usize]) -> Option<String> {
+    let mut ratios = Vec::new();
+    for (number, path) in PATHS.into_iter().enumerate() {
+        for (step, size) in sizes.iter().enumerate() {
+            let metric = (number * sizes.len() + step) * MEASURES.len();
+            let median = |contender| results.summary(contender, metric).map(|summary| summary.median);
+            let lanes = Contender::LANES.into_iter().filter(|contender| contender.lane().is_some());
+            let best =
+                lanes.filter_map(|lane| Some((lane, median(lane)?))).min_by(|one, other| one.1.total_cmp(&other.1));
+            if let (Some((best, least)), Some(auto)) = (best, median(Contender::CmimAuto)) {
+                ratios.push((format!("{} over {path}", shown(*size)), auto / least, best));
+            }
+        }
+    }
+    let within = ratios.iter().filter(|(_, ratio, _)| *ratio <= WITHIN).count();
+    let beyond: Vec<String> = ratios
+        .iter()
+        .filter(|(_, ratio, _)| *ratio > WITHIN)
+        .map(|(place, ratio, best)| format!("{place} {ratio:.2} of {best}"))
+        .collect();
+    let beyond = if beyond.is_empty() { String::new() } else { format!("; not {}", beyond.join(", ")) };
+    (!ratios.is_empty()).then(|| {
+        let all = ratios.len();
+        format!("The machine's CPU of cmim auto is within 5 % of the best lane's in {within} of {all} places{beyond}")
+    })
 }
 
 /// A panel for each measure on each path, over the sizes.

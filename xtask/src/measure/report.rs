@@ -9,8 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::circumstances::Circumstances;
-use super::contender::Contender;
-use super::contender::Program;
+use super::contender::{Contender, Program};
 use super::kind::Kind;
 use super::results::Results;
 use super::saved::Saved;
@@ -23,7 +22,7 @@ pub(crate) const PAGE: &str = "README.md";
 pub(crate) fn write(results: &Results, run: &Run, made_with: &Circumstances) -> Result<String> {
     let mut data = results.json();
     if let Some(object) = data.as_object_mut() {
-        object.insert("circumstances".to_owned(), made_with.json(run));
+        object.insert("circumstances".to_owned(), made_with.json(run, results.rounds()));
     }
     let section = section(results, &data);
     let plot = if results.name == Kind::Lanes.name() { lanes::plot(results, run) } else { plot::bars(results) };

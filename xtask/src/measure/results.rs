@@ -85,6 +85,11 @@ impl Results {
         Summary::of(column.rounds.iter().filter_map(|sample| sample.get(metric).copied().flatten()))
     }
 
+    /// Rounds that were made.
+    pub(crate) fn rounds(&self) -> usize {
+        self.columns.iter().map(|column| column.rounds.len()).max().unwrap_or(0)
+    }
+
     /// cmim's median by the peer's.
     fn ratio(&self, peer: Contender, metric: usize) -> Option<f64> {
         let (ours, theirs) = (self.summary(Contender::Cmim, metric)?, self.summary(peer, metric)?);
