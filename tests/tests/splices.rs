@@ -223,7 +223,9 @@ fn sigterm_ends_live_tunnels_within_the_grace() {
     let mut client = tunnel(&device);
     splices(&device, 1);
     device.signal(Signal::TERM);
-    // Still carried while it drains.
+    // Two signals that wait together are one.
+    until_true("it drains", PATIENCE, || device.output().contains("draining"));
+    // Still carried meanwhile.
     there_and_back(&mut client, 100_000);
     let start = Instant::now();
     device.signal(Signal::TERM);
