@@ -72,11 +72,12 @@ pub async fn connect(lane: &LocalLane, address: &ServerAddress, timeout: Duratio
             tracing::debug!(%server, "not on the local lane: {}", error.clause());
         }
     };
-    let stream = net::connect_marked(*server, timeout, mark).await?;
-    if lane.has_joined(server, stream.local_addr()?, stream.peer_addr()?) {
-        return Ok(Stream::Local(stream.into()));
+    let tcp = net::connect_marked(*server, timeout, mark).await?;
+    let (local, peer) = tcp.addresses()?;
+    if lane.has_joined(server, local, peer) {
+        return Ok(Stream::Local(tcp));
     }
-    drop(stream);
+    drop(tcp);
     net::connect(address, timeout).await
 }
 

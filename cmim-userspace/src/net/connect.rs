@@ -5,15 +5,19 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::stream::Stream;
+use super::tcp::Tcp;
 use crate::config::model::ServerAddress;
 
 /// Connects within `timeout`; [`io::ErrorKind::TimedOut`] where that passes.
 pub async fn connect(address: &ServerAddress, timeout: Duration) -> io::Result<Stream> {
     match address {
-        ServerAddress::Tcp(address) => Ok(Stream::Tcp(connect_marked(*address, timeout, |_| ()).await?.into())),
+        ServerAddress::Tcp(address) => Ok(Stream::Tcp(connect_marked(*address, timeout, |_| ()).await?)),
         ServerAddress::Unix(path) => Ok(Stream::Unix(within(timeout, UnixStream::connect(path)).await?)),
     }
 }
@@ -23,13 +27,38 @@ pub async fn connect_marked(
     address: SocketAddr,
     timeout: Duration,
     mark: impl FnOnce(BorrowedFd<'_>),
-) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    mark(socket.as_fd());
-    let stream = within(timeout, socket.connect(address)).await?;
+) -> io::Result<Tcp> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
     // Requests and their contents are written whole; waiting for more would only delay them.
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    socket.set_tcp_nodelay(true)?;
+    mark(socket.as_fd());
+    match socket.connect(&address.into()) {
+        Ok(()) => return Ok(Tcp::silent(socket.into())),
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error) => return Err(error),
+    }
+    // A server on this host, or in a container here, has mostly answered by now: the event loop is spared the question.
+    if has_answered(&socket)? {
+        return Ok(Tcp::silent(socket.into()));
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    within(timeout, stream.writable()).await?;
+    stream.take_error()?.map_or_else(|| Ok(stream.into()), Err)
+}
+
+/// Whether a connection is made.
+///
+/// # Errors
+///
+/// When it was refused.
+fn has_answered(socket: &Socket) -> io::Result<bool> {
+    let mut asked = [PollFd::new(socket, PollFlags::OUT)];
+    poll(&mut asked, Some(&Timespec::default()))?;
+    let said = asked.map(|asked| asked.revents());
+    if said.iter().any(|said| said.intersects(PollFlags::ERR | PollFlags::HUP)) {
+        return Err(socket.take_error()?.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()));
+    }
+    Ok(said.contains(&PollFlags::OUT))
 }
 
 async fn within<T>(timeout: Duration, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {

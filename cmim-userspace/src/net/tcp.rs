@@ -5,8 +5,8 @@
 //! connection's end, a break, and room to write after there was none. All three come without asking for readability: the
 //! kernel tells ends without saying what they are (`sock_def_wakeup`), and epoll(7) passes that on as "writable".
 //!
-//! A socket that was just accepted mostly has its first request in it, and often ends with the reply: the loop hears of
-//! it only once there is something to wait for.
+//! A socket that was just accepted mostly has its first request in it, and often ends with the reply; one that was just
+//! connected is written to first: the loop hears of both only once there is something to wait for.
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
@@ -68,8 +68,17 @@ impl From<TcpStream> for Tcp {
 impl Tcp {
     /// A connected socket that does not block, which the event loop is to hear of when it is first waited for.
     pub(super) fn unwatched(socket: std::net::TcpStream) -> Self {
+        Self::nothing_watched(socket, false)
+    }
+
+    /// The same of a socket on which nothing can have come yet.
+    pub(super) fn silent(socket: std::net::TcpStream) -> Self {
+        Self::nothing_watched(socket, true)
+    }
+
+    fn nothing_watched(socket: std::net::TcpStream, dry: bool) -> Self {
         let descriptor = socket.as_raw_fd();
-        let unwatched = Unwatched { socket, dry: Cell::new(false), full: Cell::new(false) };
+        let unwatched = Unwatched { socket, dry: Cell::new(dry), full: Cell::new(false) };
         Self { descriptor, watch: RefCell::new(Watch::Nothing(unwatched)) }
     }
 
