@@ -195,6 +195,12 @@ fn lanes_of_connections(device: &Device) -> Vec<String> {
     lanes.map(|lane| lane.expect("a text").to_owned()).collect()
 }
 
+/// IN and OUT of the only line of `cmim connections`.
+fn bytes_of_the_connection(device: &Device) -> [u64; 2] {
+    let listed = device.json(&["connections"]);
+    ["bytes_in", "bytes_out"].map(|field| listed[0][field].as_u64().expect("a number"))
+}
+
 fn clients_that_stop_reading(lane: (&str, &str)) {
     const CLIENTS: usize = 4;
     const CONTENT: u64 = 2048 * MIB;
@@ -267,11 +273,14 @@ fn a_client_that_stops_reading_stops_its_server_by_the_local_lane() {
 }
 
 #[test]
-fn connections_lists_a_tunnel_under_its_lane_and_an_idle_client_under_none() {
-    let name = "connections_lists_a_tunnel_under_its_lane_and_an_idle_client_under_none";
+fn connections_lists_a_tunnel_with_its_lane_and_bytes_and_an_idle_client_without() {
+    const REPLY: usize = 100_000;
+    let name = "connections_lists_a_tunnel_with_its_lane_and_bytes_and_an_idle_client_without";
     let server = ScriptedServer::start(|side| {
         if side.request().is_some() {
             side.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n");
+            side.wire().exactly(5, &mut |_| ()).expect("a question");
+            side.send(vec![7; REPLY]);
             side.wait_closed();
         }
     });
@@ -285,6 +294,12 @@ fn connections_lists_a_tunnel_under_its_lane_and_an_idle_client_under_none() {
         client.send(request("GET", "/", "Connection: Upgrade\r\nUpgrade: raw\r\n", b""));
         assert_eq!(client.head("GET").status, 101);
         until_true("the lane is shown", PATIENCE, || lanes_of_connections(&device) == [lane.1]);
+        let before = bytes_of_the_connection(&device);
+        client.send("ask\r\n");
+        client.wire().exactly(REPLY as u64, &mut |_| ()).expect("an answer");
+        // What the kernel carries it counts a moment later.
+        let expected = [before[0] + 5, before[1] + REPLY as u64];
+        until_true("its bytes are shown", PATIENCE, || bytes_of_the_connection(&device) == expected);
     }
 }
 

@@ -94,6 +94,7 @@ async fn hand_over(
     link.keep_timer(timer);
     job.trail.bytes_out = content.carried();
     carrying.end(job.trail.bytes_out);
+    link.record.wrote(usize::try_from(job.trail.bytes_out).unwrap_or(usize::MAX));
     outcome.map(|()| (content.finish(), persist))
 }
 

@@ -19,9 +19,9 @@ use super::site::Site;
 use super::timer::Timer;
 use super::trail::{Handling, Trail};
 use super::upload::Gathered;
-use crate::h1::{self, Method, ReplyContent, ReplyDelimit, ReplyTo, local_reply};
+use crate::h1::{self, LocalReply, Method, ReplyContent, ReplyDelimit, ReplyTo, local_reply};
 use crate::job::State;
-use crate::lane::tunnel::{self as userspace, Carried, End};
+use crate::lane::tunnel::{self as userspace, Carried, End, Heard};
 use crate::lane::{Lane, Load, sockmap};
 use crate::observe::roll::Doing;
 use crate::reply::{self, Plan};
@@ -197,7 +197,8 @@ async fn carry(
     let piped = lane == Lane::Pipe && first.stream.can_be_piped() && second.stream.can_be_piped();
     let carrying = Carrying::begin(site, if piped { Lane::Pipe } else { Lane::Copy }, server, progress);
     let pipes = piped.then_some(&*site.pipes);
-    let (carried, result) = userspace::carry(first, second, &site.buffers, pipes).await;
+    let heard = Heard { from_first: &|count| link.record.read(count), to_first: &|count| link.record.wrote(count) };
+    let (carried, result) = userspace::carry(first, second, &site.buffers, pipes, heard).await;
     carrying.end(carried.forth + carried.back);
     (carried, result)
 }
@@ -221,9 +222,10 @@ pub async fn refuse(site: &Site, link: &Link, refusal: &Refusal, trail: &mut Tra
     trail.handling = Handling::Local;
     site.counters.replies_local.add(1);
     site.counters.refusals.count(refusal.status);
-    let reply = site.buffers.written(|out| {
-        local_reply(refusal.status, &refusal.reason, refusal.keep, refusal.head_request, refusal.retry_after, out);
-    });
+    let Refusal { status, ref reason, keep, head_request, retry_after, .. } = *refusal;
+    let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let reply = LocalReply { status, reason, keep, head_request, retry_after, date: &date };
+    let reply = site.buffers.written(|out| local_reply(&reply, out));
     match send(site, link, refusal.seq, reply).await {
         Ok(()) if refusal.keep => Outcome::Keep,
         Ok(()) => Outcome::Close,

@@ -7,21 +7,31 @@ use super::digits::put_decimal;
 /// Methods that the device passes on, for the Allow field that a 405 must have (RFC 9110 15.5.6).
 const ALLOW: &[u8] = b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n";
 
-/// Writes a whole reply whose content is one line: the status, its name, and `reason_line` if it is not empty. `keep`:
-/// the connection stays open. `head_request`: the content is left out, but its length is given. `retry_after`: seconds.
-pub fn local_reply(
-    status: u16,
-    reason_line: &str,
-    keep: bool,
-    head_request: bool,
-    retry_after: Option<u32>,
-    out: &mut BytesMut,
-) {
+/// A reply of the device's own making, whose content is one line: the status, its name, and the reason if there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalReply<'a> {
+    pub status: u16,
+    pub reason: &'a str,
+    /// The connection stays open.
+    pub keep: bool,
+    /// The content is left out, but its length is given.
+    pub head_request: bool,
+    /// Seconds.
+    pub retry_after: Option<u32>,
+    /// The time in the words of RFC 9110 5.6.7. Whoever makes a reply and has a clock has to say when (6.6.1).
+    pub date: &'a str,
+}
+
+/// Writes the whole reply.
+pub fn local_reply(reply: &LocalReply<'_>, out: &mut BytesMut) {
+    let LocalReply { status, reason, keep, head_request, retry_after, date } = *reply;
     let name = reason_phrase(status);
     out.put_slice(b"HTTP/1.1 ");
     put_status(status, name, out);
+    out.put_slice(b"\r\nDate: ");
+    out.put_slice(date.as_bytes());
     out.put_slice(b"\r\nContent-Type: text/plain\r\nContent-Length: ");
-    put_decimal(content_len(name, reason_line) as u64, out);
+    put_decimal(content_len(name, reason) as u64, out);
     out.put_slice(b"\r\n");
     if status == 405 {
         out.put_slice(ALLOW);
@@ -37,9 +47,9 @@ pub fn local_reply(
         return;
     }
     put_status(status, name, out);
-    if !reason_line.is_empty() {
+    if !reason.is_empty() {
         out.put_slice(b": ");
-        out.put_slice(reason_line.as_bytes());
+        out.put_slice(reason.as_bytes());
     }
     out.put_u8(b'\n');
 }
@@ -51,8 +61,8 @@ fn put_status(status: u16, name: &str, out: &mut BytesMut) {
 }
 
 /// Bytes of the content: `502 Bad Gateway: why` and a line feed.
-fn content_len(name: &str, reason_line: &str) -> usize {
-    let reason = if reason_line.is_empty() { 0 } else { ": ".len() + reason_line.len() };
+fn content_len(name: &str, reason: &str) -> usize {
+    let reason = if reason.is_empty() { 0 } else { ": ".len() + reason.len() };
     "502 ".len() + name.len() + reason + 1
 }
 

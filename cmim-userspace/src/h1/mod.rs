@@ -32,7 +32,7 @@ pub use fields::Fields;
 pub use forwarding::Forwarding;
 pub use known::Known;
 pub use limits::Limits;
-pub use local::{local_reply, reason_phrase};
+pub use local::{LocalReply, local_reply, reason_phrase};
 pub use method::{Method, Version};
 pub use reply_head::{ReplyContent, ReplyHead, ReplyParser};
 pub use request_head::{RequestContent, RequestHead, RequestParser, head_has_begun};

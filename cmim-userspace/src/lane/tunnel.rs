@@ -1,5 +1,6 @@
 //! A tunnel that userspace carries: by copies, or through pipes.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
@@ -26,6 +27,19 @@ pub struct End<'a> {
     pub read: BytesMut,
 }
 
+/// Who hears of bytes while a tunnel lasts, as they leave the first side and as they reach it.
+#[derive(Clone, Copy)]
+pub struct Heard<'a> {
+    pub from_first: &'a dyn Fn(usize),
+    pub to_first: &'a dyn Fn(usize),
+}
+
+impl fmt::Debug for Heard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heard").finish_non_exhaustive()
+    }
+}
+
 /// Carries bytes both ways until both sides have ended theirs, or one breaks. One side's end is passed on while the
 /// other direction goes on. `pipes`: where the bytes are to go through pipes, as far as there are any.
 pub async fn carry(
@@ -33,9 +47,10 @@ pub async fn carry(
     second: End<'_>,
     buffers: &BufferPool,
     pipes: Option<&PipePool>,
+    heard: Heard<'_>,
 ) -> (Carried, io::Result<()>) {
-    let mut forth = Direction::new(first.stream, second.stream, first.read, pipes);
-    let mut back = Direction::new(second.stream, first.stream, second.read, pipes);
+    let mut forth = Direction::new(first.stream, second.stream, first.read, pipes, Told::Read(heard.from_first));
+    let mut back = Direction::new(second.stream, first.stream, second.read, pipes, Told::Written(heard.to_first));
     let result = poll_fn(|cx| {
         let forth_ended = forth.poll(cx, buffers)?.is_ready();
         let back_ended = back.poll(cx, buffers)?.is_ready();
@@ -45,8 +60,13 @@ pub async fn carry(
     (Carried { forth: forth.carried, back: back.carried }, result)
 }
 
+/// Where the bytes of a direction are told.
+enum Told<'a> {
+    Read(&'a dyn Fn(usize)),
+    Written(&'a dyn Fn(usize)),
+}
+
 /// One direction of a tunnel.
-#[derive(Debug)]
 struct Direction<'a> {
     from: &'a Stream,
     to: &'a Stream,
@@ -56,6 +76,7 @@ struct Direction<'a> {
     pipe: Option<Pipe>,
     phase: Phase,
     carried: u64,
+    told: Told<'a>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +88,8 @@ enum Phase {
 }
 
 impl<'a> Direction<'a> {
-    fn new(from: &'a Stream, to: &'a Stream, buffer: BytesMut, pipes: Option<&'a PipePool>) -> Self {
-        Self { from, to, buffer, pipes, pipe: None, phase: Phase::Open, carried: 0 }
+    fn new(from: &'a Stream, to: &'a Stream, buffer: BytesMut, pipes: Option<&'a PipePool>, told: Told<'a>) -> Self {
+        Self { from, to, buffer, pipes, pipe: None, phase: Phase::Open, carried: 0, told }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<io::Result<()>> {
@@ -82,7 +103,11 @@ impl<'a> Direction<'a> {
                     let _: io::Result<()> = self.to.shutdown_write();
                 }
                 Phase::Open => {
-                    if ready!(self.poll_read(cx, buffers))? == 0 {
+                    let count = ready!(self.poll_read(cx, buffers))?;
+                    if let Told::Read(tell) = self.told {
+                        tell(count);
+                    }
+                    if count == 0 {
                         self.phase = Phase::Ending;
                     }
                 }
@@ -95,16 +120,23 @@ impl<'a> Direction<'a> {
         while !self.buffer.is_empty() {
             let count = ready!(self.to.poll_write(cx, &[IoSlice::new(&self.buffer)]))?;
             self.buffer.advance(count);
-            self.carried += count as u64;
+            self.wrote(count);
         }
         while let Some(pipe) = &mut self.pipe {
             let count = ready!(pipe.poll_drain(cx, self.to))?;
-            self.carried += count as u64;
             if pipe.is_empty() {
                 self.put_pipe_back();
             }
+            self.wrote(count);
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn wrote(&mut self, count: usize) {
+        self.carried += count as u64;
+        if let Told::Written(tell) = self.told {
+            tell(count);
+        }
     }
 
     /// Reads what has come, now that all before it was written.

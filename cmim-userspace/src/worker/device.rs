@@ -1,5 +1,6 @@
 //! The running device as the control socket and the status page see it.
 
+use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process;
@@ -106,6 +107,8 @@ impl Device for Daemon {
     fn connections(&self) -> Vec<Connection> {
         let mut connections: Vec<Connection> = self.rolls.iter().flat_map(|roll| roll.list()).collect();
         connections.sort_by_key(|connection| connection.id);
+        // What the kernel carries, a connection hears of at its end. A kernel that cannot be asked is told by `splices`.
+        add_spliced(&mut connections, &self.splices().unwrap_or_default());
         connections
     }
 
@@ -238,6 +241,25 @@ impl Device for Daemon {
 }
 
 /// A tier's figures as the control socket tells them.
+/// Adds what the kernel has carried so far to its clients' figures.
+fn add_spliced(connections: &mut [Connection], splices: &[Splice]) {
+    if splices.is_empty() {
+        return;
+    }
+    let mut clients: HashMap<&str, (u64, u64)> = HashMap::new();
+    for splice in splices {
+        let bytes = splice.bytes + splice.relayed;
+        clients.entry(&splice.from).or_default().0 += bytes;
+        clients.entry(&splice.to).or_default().1 += bytes;
+    }
+    for connection in connections {
+        if let Some((read, written)) = clients.get(connection.address.as_str()) {
+            connection.bytes_in += read;
+            connection.bytes_out += written;
+        }
+    }
+}
+
 fn tier(figures: Figures) -> BufferTier {
     BufferTier {
         used: figures.used,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use bytes::BytesMut;
 
 use super::super::{
-    Forwarding, Method, ReplyDelimit, ReplyTo, RequestDelimit, RequestHead, Version, encode, local_reply,
+    Forwarding, LocalReply, Method, ReplyDelimit, ReplyTo, RequestDelimit, RequestHead, Version, encode, local_reply,
 };
 use super::{reply_to, request};
 
@@ -277,16 +277,24 @@ fn interim_replies_pass() {
 #[test]
 fn local_replies() {
     let mut out = BytesMut::new();
-    local_reply(502, "server closed the connection before the reply was whole", false, false, None, &mut out);
+    let broken = LocalReply {
+        status: 502,
+        reason: "server closed the connection before the reply was whole",
+        keep: false,
+        head_request: false,
+        retry_after: None,
+        date: "Sun, 06 Nov 1994 08:49:37 GMT",
+    };
+    local_reply(&broken, &mut out);
     assert_eq!(
         out,
-        "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain\r\nContent-Length: 73\r\nConnection: close\r\n\r\n\
+        "HTTP/1.1 502 Bad Gateway\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain\r\nContent-Length: 73\r\nConnection: close\r\n\r\n\
          502 Bad Gateway: server closed the connection before the reply was whole\n"
     );
     for status in [400, 405, 408, 413, 414, 431, 501, 502, 503, 504, 505] {
         for (keep, head_request, retry_after, reason) in [(true, false, Some(3), "why"), (false, true, None, "")] {
             out.clear();
-            local_reply(status, reason, keep, head_request, retry_after, &mut out);
+            local_reply(&LocalReply { status, reason, keep, head_request, retry_after, ..broken }, &mut out);
             let method = if head_request { Method::Head } else { Method::Get };
             let head =
                 super::ReplyParser::new().parse(&mut out, &method, &super::LIMITS).expect("valid").expect("whole");
