@@ -1,5 +1,7 @@
 //! Brings the embedded BPF object into the kernel: its maps first, then each program.
 
+use std::io::ErrorKind;
+
 use aya::maps::sock::SockMapFd;
 use aya::programs::{ProgramError, SkSkb, Xdp};
 use aya::{Ebpf, EbpfLoader};
@@ -14,6 +16,9 @@ use super::error::KernelError;
 const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cmim-ebpf.o")));
 #[cfg(not(bpf_object))]
 const OBJECT: Option<&[u8]> = None;
+
+/// How often a program is offered to a verifier that was interrupted.
+const ATTEMPTS: usize = 5;
 
 /// Whether this binary carries the kernel part.
 #[must_use]
@@ -73,7 +78,7 @@ pub(super) fn object(has_cookies: bool, layout: SocketLayout) -> Result<Ebpf, Ke
 pub fn guard(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
     let program = ebpf.program_mut(names::GUARD).ok_or(KernelError::Absent { name: names::GUARD })?;
     let xdp: &mut Xdp = program.try_into().map_err(|source| refused(names::GUARD, source))?;
-    xdp.load().map_err(|source| refused(names::GUARD, source))?;
+    verified(names::GUARD, || xdp.load())?;
     Ok(xdp)
 }
 
@@ -86,13 +91,31 @@ pub fn verdict(ebpf: &mut Ebpf, sockets: &SockMapFd) -> Result<(), KernelError> 
     let name = names::VERDICT;
     let program = ebpf.program_mut(name).ok_or(KernelError::Absent { name })?;
     let verdict: &mut SkSkb = program.try_into().map_err(|source| refused(name, source))?;
-    verdict.load().map_err(|source| refused(name, source))?;
+    verified(name, || verdict.load())?;
     verdict.attach(sockets).map_err(|source| KernelError::Attach {
         name,
         target: names::SOCKETS.to_owned(),
         source: Box::new(source),
     })?;
     Ok(())
+}
+
+/// Loads a program. The verifier gives up when the process has a signal (EAGAIN), which says nothing of the program.
+pub(super) fn verified(
+    name: &'static str,
+    mut load: impl FnMut() -> Result<(), ProgramError>,
+) -> Result<(), KernelError> {
+    let mut attempts = ATTEMPTS;
+    loop {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if attempts > 1 && io_error.kind() == ErrorKind::WouldBlock =>
+            {
+                attempts -= 1;
+            }
+            other => return other.map_err(|source| refused(name, source)),
+        }
+    }
 }
 
 pub(super) fn refused(name: &'static str, source: ProgramError) -> KernelError {

@@ -104,7 +104,7 @@ impl Local {
         let name = names::LOCAL_MSG;
         let program = ebpf.program_mut(name).ok_or(KernelError::Absent { name })?;
         let message: &mut SkMsg = program.try_into().map_err(|source| load::refused(name, source))?;
-        message.load().map_err(|source| load::refused(name, source))?;
+        load::verified(name, || message.load())?;
         let attached = message.attach(self.shared.sockets.lock().fd()).and_then(|link| message.take_link(link));
         let link = attached.map_err(|source| KernelError::Attach {
             name,
@@ -121,7 +121,7 @@ impl Local {
         let cgroup = File::open(&root).map_err(|_| KernelError::NoCgroup)?;
         let program = ebpf.program_mut(name).ok_or(KernelError::Absent { name })?;
         let events: &mut SockOps = program.try_into().map_err(|source| load::refused(name, source))?;
-        events.load().map_err(|source| load::refused(name, source))?;
+        load::verified(name, || events.load())?;
         // A link stands beside others without being told to; with the flag for that the kernel refuses it.
         let attached = events.attach(cgroup, CgroupAttachMode::Single).and_then(|link| events.take_link(link));
         let link = attached.map_err(|source| KernelError::Attach {

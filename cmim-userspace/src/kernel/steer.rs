@@ -118,7 +118,7 @@ impl Steering {
         let name = names::STEER;
         let program = ebpf.program_mut(name).ok_or(KernelError::Absent { name })?;
         let steer: &mut SkLookup = program.try_into().map_err(|source| load::refused(name, source))?;
-        steer.load().map_err(|source| load::refused(name, source))?;
+        load::verified(name, || steer.load())?;
         let link = attach_here(steer).map_err(|source| KernelError::Attach {
             name,
             target: "the network namespace".to_owned(),
@@ -183,7 +183,7 @@ pub(super) fn load_spread(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     let name = names::SPREAD;
     let program = ebpf.program_mut(name).ok_or(KernelError::Absent { name })?;
     let spread: &mut SkReuseport = program.try_into().map_err(|source| load::refused(name, source))?;
-    spread.load().map_err(|source| load::refused(name, source))
+    load::verified(name, || spread.load())
 }
 
 /// Puts the loaded program in force on a group of sockets, given by one of them. It ends with the group.
