@@ -1,5 +1,6 @@
 //! Where this kernel keeps what the programs read of a TCP socket.
 
+use aya_ebpf::helpers::bpf_probe_read_kernel;
 use cmim_common::splice::SocketLayout;
 
 /// Written by the daemon before the object is loaded. Zeros, where it knows no better, make nonsense of what is read;
@@ -16,3 +17,10 @@ macro_rules! offset {
     };
 }
 pub(crate) use offset;
+
+/// A number in a socket, which may be gone.
+#[inline(always)]
+pub(crate) fn number(socket: *const u8, at: u32) -> Option<u32> {
+    // SAFETY: the helper checks the address itself, reads whatever is there, and says so where nothing is.
+    unsafe { bpf_probe_read_kernel(socket.wrapping_add(at as usize).cast::<u32>()) }.ok()
+}

@@ -12,9 +12,7 @@ use aya_ebpf::bindings::{
     BPF_F_INGRESS, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
     BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock,
 };
-use aya_ebpf::helpers::{
-    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_probe_read_kernel_buf, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
-};
+use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::{sk_msg, sock_ops};
 use aya_ebpf::programs::{SkMsgContext, SockOpsContext};
 use cmim_common::connection::ConnectionKey;
@@ -23,7 +21,7 @@ use cmim_common::local::{Decision, End, Look, Pair, decide};
 
 use crate::atomic;
 use crate::key::key;
-use crate::layout::offset;
+use crate::layout::{number, offset};
 use crate::maps::{CMIM_COUNTERS, CMIM_ENDS, CMIM_LOCAL, CMIM_PAIRS};
 
 /// What a sock_ops program returns when it has nothing to say.
@@ -193,17 +191,8 @@ fn find_peer(context: &SkMsgContext) -> Option<(u64, u64)> {
 #[inline(always)]
 fn look(end: &End) -> Option<Look> {
     let (written, read, unread) = (offset!(write_seq), offset!(copied_seq), offset!(received));
-    Some(Look { written: field(end.own, written)?, read: field(end.peer, read)?, unread: field(end.peer, unread)? })
-}
-
-/// A number in a socket that may be gone.
-#[inline(always)]
-fn field(socket: u64, at: u32) -> Option<u32> {
-    let mut number = [0_u8; 4];
-    let source = (socket + u64::from(at)) as *const u8;
-    // SAFETY: the helper reads whatever is there, and says so where nothing is.
-    unsafe { bpf_probe_read_kernel_buf(source, &mut number) }.ok()?;
-    Some(u32::from_ne_bytes(number))
+    let (own, peer) = (end.own as *const u8, end.peer as *const u8);
+    Some(Look { written: number(own, written)?, read: number(peer, read)?, unread: number(peer, unread)? })
 }
 
 /// Adds to one of this CPU's counters; atomically, because a message is looked at in a process and an interrupt may

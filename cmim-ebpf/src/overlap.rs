@@ -5,12 +5,12 @@
 //! for verdicts does not (`tcp_read_skb`): the client would get those bytes twice, and the socket's own account would
 //! be ahead of what has arrived. So they are cut off before anything is decided.
 
-use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_skb_adjust_room, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::{bpf_skb_adjust_room, bpf_skc_to_tcp_sock};
 use aya_ebpf::programs::SkBuffContext;
 use cmim_common::connection::Connection;
 use cmim_common::splice::Cut;
 
-use crate::layout::offset;
+use crate::layout::{number, offset};
 
 /// The helper takes so much at a time, and no more (`sk_skb_adjust_room`).
 const STEP: u32 = 0xfff;
@@ -53,7 +53,5 @@ fn read(context: &SkBuffContext) -> Option<u32> {
     if tcp.is_null() {
         return None;
     }
-    let at = tcp.cast::<u8>().wrapping_add(offset!(copied_seq) as usize).cast::<u32>();
-    // SAFETY: the helper checks the address itself.
-    unsafe { bpf_probe_read_kernel(at) }.ok()
+    number(tcp.cast(), offset!(copied_seq))
 }

@@ -3,11 +3,11 @@
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
-use aya_ebpf::helpers::{bpf_map_lookup_elem, bpf_probe_read_kernel, bpf_sk_release, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::{bpf_map_lookup_elem, bpf_sk_release, bpf_skc_to_tcp_sock};
 use cmim_common::connection::ConnectionKey;
 use cmim_common::splice::Target;
 
-use crate::layout::offset;
+use crate::layout::{number, offset};
 use crate::maps::CMIM_TARGETS;
 
 /// The target's TCP as it is now; `None`: it is not in the sockhash, or is no TCP socket.
@@ -28,12 +28,6 @@ pub(crate) fn look(target: &ConnectionKey) -> Option<Target> {
 
 #[inline(always)]
 fn read(tcp: *const u8) -> Option<Target> {
-    macro_rules! field {
-        ($name:ident) => {{
-            let offset = offset!($name);
-            // SAFETY: the helper checks the address itself, and the socket's reference is held.
-            unsafe { bpf_probe_read_kernel(tcp.wrapping_add(offset as usize).cast::<u32>()) }.ok()?
-        }};
-    }
-    Some(Target { write_seq: field!(write_seq), queued: field!(queued), limit: field!(limit) })
+    let (write_seq, queued, limit) = (offset!(write_seq), offset!(queued), offset!(limit));
+    Some(Target { write_seq: number(tcp, write_seq)?, queued: number(tcp, queued)?, limit: number(tcp, limit)? })
 }
