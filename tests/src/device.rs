@@ -195,6 +195,13 @@ impl Device {
             .collect()
     }
 
+    /// Whether one of its programs is in the kernel.
+    #[track_caller]
+    pub fn has_program(&self, name: &str) -> bool {
+        let status = self.status();
+        status["kernel"]["programs"].as_array().into_iter().flatten().any(|program| program["name"] == name)
+    }
+
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }

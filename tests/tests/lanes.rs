@@ -49,10 +49,10 @@ fn without_local_lane(test: &str) -> bool {
         return true;
     }
     let server = server();
-    let kernel = &device(LOCAL, &server).status()["kernel"];
-    let on = kernel["programs"].as_array().into_iter().flatten().any(|program| program["name"] == "cmim_local_msg");
+    let device = device(LOCAL, &server);
+    let on = device.has_program("cmim_local_msg");
     if !on {
-        skipped(test, &format!("no local lane here: {}", kernel["missing"]));
+        skipped(test, &format!("no local lane here: {}", device.status()["kernel"]["missing"]));
     }
     !on
 }

@@ -15,10 +15,8 @@ fn start(test: &str) -> Option<(Nginx, Device)> {
     }
     let nginx = Nginx::start(EXTRA);
     let device = Setup::before(&[nginx.address()]).kernel("auto", "local_bypass = \"on\"").start();
-    let kernel = &device.status()["kernel"];
-    let on = kernel["programs"].as_array().into_iter().flatten().any(|program| program["name"] == "cmim_local_msg");
-    if !on {
-        skip::skipped(test, &format!("no local lane here: {}", kernel["missing"]));
+    if !device.has_program("cmim_local_msg") {
+        skip::skipped(test, &format!("no local lane here: {}", device.status()["kernel"]["missing"]));
         return None;
     }
     Some((nginx, device))
