@@ -79,9 +79,9 @@ pub enum Decision {
     Redirect,
     /// Leave it to userspace.
     Pass(Reason),
-    /// Drop it: nothing in it is new, or the connection is given up. A FIN without bytes, too: what it means is noted in the socket already (`tcp_fin`). Passed on while the socket's
-    /// queue is not empty, it would be taken for an error there that stops everything to that socket (`sk_psock_backlog`,
-    /// where nothing sent is a broken pipe).
+    /// Drop it: nothing in it is new, or the connection is given up. A FIN without bytes, too: what it means is noted in
+    /// the socket already (`tcp_fin`). Passed on while the socket's queue is not empty, it would be taken for an error
+    /// there that stops everything to that socket (`sk_psock_backlog`, where nothing sent is a broken pipe).
     Forget,
 }
 

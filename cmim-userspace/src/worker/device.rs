@@ -240,7 +240,6 @@ impl Device for Daemon {
     }
 }
 
-/// A tier's figures as the control socket tells them.
 /// Adds what the kernel has carried so far to its clients' figures.
 fn add_spliced(connections: &mut [Connection], splices: &[Splice]) {
     if splices.is_empty() {
@@ -260,6 +259,7 @@ fn add_spliced(connections: &mut [Connection], splices: &[Splice]) {
     }
 }
 
+/// A tier's figures as the control socket tells them.
 fn tier(figures: Figures) -> BufferTier {
     BufferTier {
         used: figures.used,
