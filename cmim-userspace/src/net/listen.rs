@@ -1,7 +1,7 @@
 //! Listening sockets: one for each worker and address, sharing the port.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -152,7 +152,10 @@ fn overlap(one: ListenAddress, other: ListenAddress) -> bool {
 /// Fails where another process listens on the address already.
 fn look_for_others(address: ListenAddress) -> io::Result<()> {
     // Binding alone does not meet a listener that has SO_REUSEADDR set as well; listening does.
-    open(address, Sharing::No)?.listen(1)
+    let socket = open(address, Sharing::No)?;
+    socket.listen(1)?;
+    // Closing does not end it where a process is just being started, which has every descriptor until its exec(2).
+    socket.shutdown(Shutdown::Both)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,10 +189,30 @@ fn open(address: ListenAddress, sharing: Sharing) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     const ANY: ListenAddress =
         ListenAddress::One(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0));
+
+    #[test]
+    fn processes_that_are_being_started_are_not_taken_for_other_listeners() {
+        let free = bind("web", ANY, 1, &[]).unwrap().address();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    Command::new("true").status().expect("coreutils are here");
+                }
+            });
+            // Often enough that some meet a start.
+            let failed = (0..10_000).map(|_| bind("web", free, 2, &[])).find_map(Result::err);
+            done.store(true, Ordering::Relaxed);
+            assert!(failed.is_none(), "{failed:?}");
+        });
+    }
 
     #[test]
     fn workers_share_one_port_of_the_kernels_choice() {
