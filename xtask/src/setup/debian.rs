@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::process::Command;
+use std::sync::Once;
 
 use anyhow::{Result, bail};
 
@@ -29,11 +30,6 @@ fresh=
 for service in nginx lighttpd haproxy; do
     [ -e "/lib/systemd/system/$service.service" ] || fresh="$fresh $service"
 done
-complete=yes
-for package in "$@"; do
-    apt-cache policy "$package" | grep -q 'Candidate: [^(]' || complete=no
-done
-[ $complete = yes ] || apt-get update $options
 # Lists that are days old name files that the mirror no longer has.
 @INSTALL@ $options "$@" || { apt-get update $options; @INSTALL@ $options "$@"; }
 for service in $fresh; do
@@ -51,28 +47,46 @@ enum Root {
     No,
 }
 
-/// Whether this host has apt and apt knows every one of these packages, or may after an update.
+/// Whether this host has apt and apt has every one of these packages.
 pub(crate) fn offers(packages: &[&str]) -> bool {
     if which("apt-get").is_none() {
         return false;
     }
-    let known = |package: &&str| ask("apt-cache", ["policy", package]).is_some_and(|text| has_candidate(&text));
-    packages.iter().all(known) || (lists_are_empty() && is_debian())
+    if knows(packages) {
+        return true;
+    }
+    match root() {
+        // The way out that `install` tells begins with an update.
+        Root::No => lists_are_empty() && is_debian(),
+        Root::Already | Root::Sudo => {
+            fetch_lists();
+            knows(packages)
+        }
+    }
+}
+
+fn knows(packages: &[&str]) -> bool {
+    packages.iter().all(|package| ask("apt-cache", ["policy", package]).is_some_and(|text| has_candidate(&text)))
+}
+
+/// Fetches apt's lists, once a run: an image's are as old as the image, and what Debian has brought since is not in them.
+fn fetch_lists() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let Some(mut command) = as_root("apt-get") else { return };
+        command.args(["-q", "-o", "DPkg::Lock::Timeout=300", "update"]);
+        // The step has said why it failed; with the lists as they were, there may be another way.
+        let _ = step("setup", "Debian's package lists", command, |_| "fetched".to_owned());
+    });
 }
 
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
     let script = SCRIPT.replace("@INSTALL@", INSTALL);
-    let mut command = match root() {
-        Root::Already => clean("sh"),
-        Root::Sudo => {
-            let mut command = Command::new("sudo");
-            command.arg("sh");
-            command
-        }
-        Root::No => bail!(
+    let Some(mut command) = as_root("sh") else {
+        bail!(
             "these Debian packages are missing and need root to install. Run:\n\n    su -c 'apt-get update && {INSTALL} {names}'\n"
-        ),
+        );
     };
     command.args(["-c", &script, "apt"]).args(packages);
     step("setup", &format!("Debian packages {names}"), command, |_| "installed".to_owned())?;
@@ -90,6 +104,19 @@ fn lists_are_empty() -> bool {
 
 fn has_candidate(policy: &str) -> bool {
     policy.lines().any(|line| line.trim().strip_prefix("Candidate: ").is_some_and(|version| !version.starts_with('(')))
+}
+
+/// A command that runs this program as root, where there is a way.
+fn as_root(program: &str) -> Option<Command> {
+    match root() {
+        Root::Already => Some(clean(program)),
+        Root::Sudo => {
+            let mut command = Command::new("sudo");
+            command.arg(program);
+            Some(command)
+        }
+        Root::No => None,
+    }
 }
 
 fn root() -> Root {
