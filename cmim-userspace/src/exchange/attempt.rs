@@ -5,9 +5,8 @@ mod wait;
 
 use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
@@ -25,6 +24,9 @@ use crate::h1::{Forwarding, Known, ReplyHead, encode};
 use crate::lane::local;
 use crate::net::{self, Stream, proxy_protocol};
 use crate::upstream::{Ask, Idle, ServerId};
+
+/// A connection that was used this recently is taken as it is for a request that can be sent twice.
+const BRIEFLY_IDLE: Duration = Duration::from_millis(100);
 
 /// A request with its reply's head, the content still on its way.
 #[derive(Debug)]
@@ -206,10 +208,13 @@ async fn connection(
 
 /// The socket of an idle connection, if it is of use for the request.
 fn still_good(site: &Site, job: &Job, idle: Idle<ServerSocket>, on_lane: bool) -> Option<ServerSocket> {
+    let idle_for = idle.since.elapsed();
     let socket = if idle.worker == site.worker { idle.connection } else { idle.connection.moved_here().ok()? };
     let reachable = on_lane || !matches!(socket.stream, Stream::Local(_));
-    // A request that cannot be sent twice is worth a system call that sees a close of this very moment.
-    (reachable && (job.head.method.is_idempotent() || socket.stream.is_silent())).then_some(socket)
+    // A request that cannot be sent twice is worth a system call that sees a close of this very moment, and so is a
+    // connection on which an idle server may have said something that this worker has not come to see yet.
+    let to_be_asked = !job.head.method.is_idempotent() || idle_for > BRIEFLY_IDLE;
+    (reachable && (!to_be_asked || socket.stream.is_silent())).then_some(socket)
 }
 
 async fn new_connection(
@@ -235,12 +240,11 @@ async fn new_connection(
             Ok(connection)
         }
         Err(source) => {
-            lease.failed();
-            Err(if source.kind() == io::ErrorKind::TimedOut {
-                Failure::ConnectTimeout
-            } else {
-                Failure::Connect(source)
-            })
+            let failure = Failure::of_connect(source);
+            if failure.blames_connection() {
+                lease.failed();
+            }
+            Err(failure)
         }
     }
 }

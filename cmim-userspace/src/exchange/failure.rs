@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::h1::{ChunkError, ReplyError};
 use crate::reply::Refusal;
 
@@ -17,6 +19,9 @@ pub enum Failure {
     Connect(#[source] io::Error),
     #[error("the server did not answer the connection attempt within server_connect")]
     ConnectTimeout,
+    /// Nothing that a server did.
+    #[error("the device has no connection left for a server: {0}")]
+    Shortage(#[source] io::Error),
     #[error("the server closed the connection before it replied")]
     ServerClosed,
     #[error("the connection to the server broke before it replied: {0}")]
@@ -58,6 +63,12 @@ pub enum Failure {
     ClientGone,
 }
 
+/// Whether the device could not connect for want of something of its own: descriptors, memory, ports.
+pub fn is_shortage(error: &io::Error) -> bool {
+    const SHORT_OF: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| SHORT_OF.iter().any(|short| short.raw_os_error() == code))
+}
+
 /// What is wrong with a request's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ContentFault {
@@ -71,10 +82,19 @@ pub enum ContentFault {
 }
 
 impl Failure {
+    /// What an attempt to connect that failed with `source` is.
+    pub fn of_connect(source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::TimedOut => Self::ConnectTimeout,
+            _ if is_shortage(&source) => Self::Shortage(source),
+            _ => Self::Connect(source),
+        }
+    }
+
     /// The status of the reply that the device makes instead.
     pub fn status(&self) -> u16 {
         match self {
-            Self::QueueFull | Self::QueueTimeout | Self::NoRoomForContent | Self::Cancelled => 503,
+            Self::QueueFull | Self::QueueTimeout | Self::Shortage(_) | Self::NoRoomForContent | Self::Cancelled => 503,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::ServerIdle => 504,
             Self::Content(ContentFault::Chunk(error)) => error.status(),
             Self::Content(ContentFault::Idle) => 408,
@@ -99,7 +119,7 @@ impl Failure {
     /// Seconds after which trying again may help, for 503.
     pub fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::QueueFull | Self::QueueTimeout | Self::NoRoomForContent => Some(1),
+            Self::QueueFull | Self::QueueTimeout | Self::Shortage(_) | Self::NoRoomForContent => Some(1),
             _ => None,
         }
     }

@@ -24,7 +24,7 @@ pub mod upload;
 pub mod upstream;
 
 pub use content::{Content, Piece};
-pub use failure::{ContentFault, Failure};
+pub use failure::{ContentFault, Failure, is_shortage};
 pub use life::{Outcome, Refusal, refuse, run};
 pub use link::{Accepted, Job, Link};
 pub use progress::Progress;
