@@ -144,6 +144,19 @@ pub fn write_v2(source: SocketAddr, destination: SocketAddr, out: &mut BytesMut)
     out.put_u16(destination.port());
 }
 
+/// Appends a v1 header of a connection that is the sender's own, no client's.
+pub fn write_own_v1(out: &mut BytesMut) {
+    out.put_slice(b"PROXY UNKNOWN\r\n");
+}
+
+/// Appends a v2 header of a connection that is the sender's own, no client's.
+pub fn write_own_v2(out: &mut BytesMut) {
+    out.put_slice(V2_SIGNATURE);
+    out.put_u8(V2_VERSION << 4 | V2_COMMAND_LOCAL);
+    // No family, no addresses.
+    out.put_slice(&[0; 3]);
+}
+
 /// `rest`: what follows the opening.
 fn parse_v1(rest: &[u8]) -> Result<Parsed, ProxyProtocolError> {
     const REST_MAX: usize = V1_MAX - V1_OPENING.len();

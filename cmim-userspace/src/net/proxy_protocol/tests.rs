@@ -228,3 +228,12 @@ proptest! {
         let _: Result<Parsed, ProxyProtocolError> = parse(&[V1_OPENING.as_slice(), &bytes].concat());
     }
 }
+
+#[test]
+fn headers_of_the_senders_own_connections_name_nobody() {
+    let (mut v1, mut v2) = (BytesMut::new(), BytesMut::new());
+    write_own_v1(&mut v1);
+    write_own_v2(&mut v2);
+    assert_parses(&v1, Addresses::Unknown);
+    assert_parses(&v2, Addresses::Unknown);
+}
