@@ -159,7 +159,7 @@ pub(super) fn upstream() -> Upstream {
     }
 }
 
-/// What a health table leaves out; without the table there are no probes.
+/// What a health table leaves out; without the table there are no checks.
 pub(super) fn health() -> Health {
     Health {
         path: "/healthz".to_owned(),

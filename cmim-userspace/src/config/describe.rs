@@ -101,8 +101,8 @@ fn describe_upstream(text: &mut Text, upstream: &Upstream) {
         text.line("", &format!("up to {most} GET, HEAD or OPTIONS requests at once on one server connection"));
     }
     let health = upstream.health.as_ref().map_or_else(
-        || "no health probes: failing requests take a server out".to_owned(),
-        |health| format!("health probe of {} every {}", health.path, format_duration(health.every)),
+        || "no health checks: failing requests take a server out".to_owned(),
+        |health| format!("health check of {} every {}", health.path, format_duration(health.every)),
     );
     text.line("", &health);
 }

@@ -306,7 +306,7 @@ pub struct Health {
     pub path: String,
     pub every: Duration,
     pub timeout: Duration,
-    /// Good probes in a row that bring a server back.
+    /// Good checks in a row that bring a server back.
     pub rise: u32,
     /// Failures in a row that take a server out.
     pub fall: u32,

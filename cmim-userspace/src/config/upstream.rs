@@ -20,8 +20,8 @@ const MOST_PIPELINED: usize = 64;
 /// Largest weight: the shares of servers need no finer steps, and Maglev's table stays small.
 const LARGEST_WEIGHT: usize = 256;
 
-/// Most probes in a row that `rise` and `fall` can ask for.
-const MOST_PROBES: usize = 1000;
+/// Most checks in a row that `rise` and `fall` can ask for.
+const MOST_CHECKS: usize = 1000;
 
 /// Longest name of a listener or upstream: it stands in tables and metrics.
 const LONGEST_NAME: usize = 64;
@@ -138,13 +138,13 @@ fn server(section: &mut Section<'_>, admit: impl FnOnce(ServerAddress, &Found<'_
 
 fn health(mut section: Section<'_>) -> Health {
     let default = defaults::health();
-    let probes = |number: u32| usize::try_from(number).unwrap_or(MOST_PROBES);
+    let checks = |number: u32| usize::try_from(number).unwrap_or(MOST_CHECKS);
     let health = Health {
         path: section.parsed("path", EXPECTED_URL_PATH, parse_url_path).unwrap_or(default.path),
         every: section.duration("every", default.every, SHORTEST_TIMEOUT),
         timeout: section.duration("timeout", default.timeout, SHORTEST_TIMEOUT),
-        rise: narrow(section.count("rise", probes(default.rise), 1..=MOST_PROBES)),
-        fall: narrow(section.count("fall", probes(default.fall), 1..=MOST_PROBES)),
+        rise: narrow(section.count("rise", checks(default.rise), 1..=MOST_CHECKS)),
+        fall: narrow(section.count("fall", checks(default.fall), 1..=MOST_CHECKS)),
     };
     section.close();
     health

@@ -160,7 +160,8 @@ impl ServerConnection {
     }
 
     /// The head of the reply came at `now`; `since`: when the server was first waited for in this request's turn.
-    pub(super) fn answered(&self, since: Option<Instant>, now: Instant) {
+    pub(super) fn answered(&mut self, since: Option<Instant>, now: Instant) {
+        self.lease.heard();
         if let Some(ride) = self.ride.as_ref().filter(|ride| !ride.is_first()) {
             ride.was_answered(since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)), now);
         }
@@ -194,7 +195,9 @@ impl ServerConnection {
 
     /// There was no reply. A stale connection says nothing about the server, and neither does a client that is at fault.
     pub(super) fn failed(self, failure: &Failure) {
-        if failure.blames_connection() && !self.reused {
+        // A server that is out and takes connections but does not answer well is not back.
+        let not_back = self.lease.is_probe() && failure.is_of_server() && !(self.reused && failure.is_silent_end());
+        if failure.blames_connection() && !self.reused || not_back {
             self.lease.failed();
         } else if let Some(ride) = self.ride.as_ref().filter(|ride| !ride.is_first() && failure.is_of_server()) {
             ride.was_failed();

@@ -12,7 +12,7 @@ use super::server::ServerSocket;
 use super::site::Site;
 use crate::config::model;
 use crate::job::{State, Ticket};
-use crate::upstream::{Acquired, Ask, Ending, Endpoint, Grant, Idle, Server, ServerId, Settings, Upstream};
+use crate::upstream::{Acquired, Ask, Ending, Endpoint, Grant, Idle, Role, Server, ServerId, Settings, Upstream};
 
 type Servers = Upstream<ServerSocket, oneshot::Sender<Place>>;
 
@@ -83,6 +83,8 @@ impl SharedUpstream {
             Acquired::Queued(ticket) => {
                 let receiver = queued.ok_or(Failure::QueueFull)?;
                 progress.to(State::Queued);
+                // Those who wait for one server leave room at others.
+                self.serve_queue();
                 self.wait(ticket, receiver).await
             }
         }
@@ -103,11 +105,18 @@ impl SharedUpstream {
         Arc::clone(&self.state.lock().server(id).endpoint)
     }
 
-    /// Closes this upstream's idle connections that are too old, and those of this worker that ended.
-    pub fn sweep(&self, site: &Site) {
-        let gone =
-            self.state.lock().sweep(site.worker, Instant::now(), |socket| !socket.stream.is_quiet(&site.idle_watch));
+    /// Closes this upstream's idle connections that are too old, and those of this worker that ended. Called now and
+    /// then; who waits for a server that is out gets it here once its pause is over.
+    pub fn sweep(self: &Arc<Self>, site: &Site) {
+        let (gone, waiting) = {
+            let mut state = self.state.lock();
+            let gone = state.sweep(site.worker, Instant::now(), |socket| !socket.stream.is_quiet(&site.idle_watch));
+            (gone, state.queued() > 0)
+        };
         drop(gone);
+        if waiting {
+            self.serve_queue();
+        }
     }
 
     /// Shows each server to `see`, in order, at one instant.
@@ -133,9 +142,10 @@ impl SharedUpstream {
         true
     }
 
-    /// What an active probe of a server found.
-    pub fn probed(self: &Arc<Self>, endpoint: &Endpoint, well: bool) {
-        self.state.lock().probed(endpoint, well, Instant::now());
+    /// What an active check of a server found.
+    pub fn checked(self: &Arc<Self>, endpoint: &Endpoint, well: bool) {
+        let Some(id) = self.state.lock().find(endpoint) else { return };
+        self.change(id, |state| state.checked(id, well, Instant::now()));
         self.serve_queue();
     }
 
@@ -150,21 +160,38 @@ impl SharedUpstream {
     }
 
     fn place(self: &Arc<Self>, grant: Grant<ServerSocket>, since: Instant) -> Place {
-        let Grant { server, endpoint, idle } = grant;
-        Place { lease: Lease { upstream: Some(Arc::clone(self)), server }, endpoint, idle, since }
+        let Grant { server, role, endpoint, idle } = grant;
+        Place { lease: Lease { upstream: Some(Arc::clone(self)), server, role }, endpoint, idle, since }
     }
 
-    fn release(self: &Arc<Self>, server: ServerId, ending: Ending<ServerSocket>, now: Instant) {
-        let (surplus, waiting) = {
-            let mut state = self.state.lock();
-            let surplus = state.release(server, ending, now);
+    fn release(self: &Arc<Self>, server: ServerId, role: Role, ending: Ending<ServerSocket>, now: Instant) {
+        let (surplus, waiting) = self.change(server, |state| {
+            let surplus = state.release(server, role, ending, now);
             (surplus, state.queued() > 0)
-        };
+        });
         // Closed outside the lock: closing is a system call.
         drop(surplus);
         if waiting {
             self.serve_queue();
         }
+    }
+
+    /// Does what may take a server out or bring it back, and logs it where it does.
+    fn change<T>(&self, id: ServerId, act: impl FnOnce(&mut Servers) -> T) -> T {
+        let (done, turn) = {
+            let mut state = self.state.lock();
+            let was_up = state.server(id).is_up();
+            let done = act(&mut state);
+            let server = state.server(id);
+            let is_up = server.is_up();
+            (done, (is_up != was_up).then(|| (is_up, Arc::clone(&server.endpoint))))
+        };
+        match turn {
+            Some((true, server)) => tracing::info!(upstream = %self.name, server = %server.name, "the server is up"),
+            Some((false, server)) => tracing::warn!(upstream = %self.name, server = %server.name, "the server is down"),
+            None => {}
+        }
+        done
     }
 
     /// Hands free places to those who wait.
@@ -207,11 +234,29 @@ pub struct Lease {
     /// `None` once it has ended.
     upstream: Option<Arc<SharedUpstream>>,
     server: ServerId,
+    role: Role,
 }
 
 impl Lease {
     pub fn server(&self) -> ServerId {
         self.server
+    }
+
+    pub fn is_probe(&self) -> bool {
+        self.role == Role::Probe
+    }
+
+    /// The server sent a reply's head. However long its content takes, others need not wait for it to know that the
+    /// server is back.
+    pub fn heard(&mut self) {
+        if !self.is_probe() {
+            return;
+        }
+        self.role = Role::Usual;
+        if let Some(upstream) = &self.upstream {
+            upstream.change(self.server, |state| state.probe_heard(self.server, Instant::now()));
+            upstream.serve_queue();
+        }
     }
 
     /// The server answered, and its connection can take another request.
@@ -242,7 +287,7 @@ impl Lease {
 
     fn end_at(&mut self, ending: Ending<ServerSocket>, now: Instant) {
         if let Some(upstream) = self.upstream.take() {
-            upstream.release(self.server, ending, now);
+            upstream.release(self.server, self.role, ending, now);
         }
     }
 }

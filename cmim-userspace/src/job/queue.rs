@@ -61,9 +61,11 @@ impl<T> FairQueue<T> {
         Ok(Ticket { client, number })
     }
 
-    /// The job whose turn it is.
-    pub fn pop(&mut self) -> Option<T> {
-        let client = self.turns.pop_front()?;
+    /// The first job in turn that `may_go`. A client's jobs do not overtake one another.
+    pub fn pop_first(&mut self, mut may_go: impl FnMut(&T) -> bool) -> Option<T> {
+        let first = |client: &u64| self.waiting.get(client).and_then(VecDeque::front);
+        let at = self.turns.iter().position(|client| first(client).is_some_and(|(_, job)| may_go(job)))?;
+        let client = self.turns.remove(at)?;
         let queue = self.waiting.get_mut(&client)?;
         let (_, job) = queue.pop_front()?;
         if queue.is_empty() {
@@ -109,8 +111,20 @@ mod tests {
         }
         queue.push(2, (2, 0)).unwrap();
         queue.push(3, (3, 0)).unwrap();
-        let order: Vec<(u64, u32)> = std::iter::from_fn(|| queue.pop()).collect();
+        let order: Vec<(u64, u32)> = std::iter::from_fn(|| queue.pop_first(|_| true)).collect();
         assert_eq!(order, [(1, 0), (2, 0), (3, 0), (1, 1), (1, 2), (1, 3)]);
+    }
+
+    #[test]
+    fn one_that_may_not_go_lets_other_clients_pass_and_none_of_its_own() {
+        let mut queue = FairQueue::new(100);
+        queue.push(1, "stays").unwrap();
+        queue.push(1, "goes, in its turn").unwrap();
+        queue.push(2, "goes").unwrap();
+        assert_eq!(queue.pop_first(|job| *job != "stays"), Some("goes"));
+        assert_eq!(queue.pop_first(|job| *job != "stays"), None);
+        assert_eq!(queue.pop_first(|_| true), Some("stays"));
+        assert_eq!(queue.pop_first(|_| true), Some("goes, in its turn"));
     }
 
     #[test]
@@ -118,7 +132,7 @@ mod tests {
         let mut queue = FairQueue::new(1);
         queue.push(1, "first").unwrap();
         assert_eq!(queue.push(1, "second"), Err("second"));
-        assert_eq!(queue.pop(), Some("first"));
+        assert_eq!(queue.pop_first(|_| true), Some("first"));
         assert!(queue.push(1, "third").is_ok());
     }
 
@@ -131,8 +145,8 @@ mod tests {
         assert_eq!(queue.cancel(b), Some('b'));
         assert_eq!(queue.cancel(b), None);
         assert_eq!(queue.cancel(c), Some('c'));
-        assert_eq!(queue.pop(), Some('a'));
-        assert_eq!(queue.pop(), None);
+        assert_eq!(queue.pop_first(|_| true), Some('a'));
+        assert_eq!(queue.pop_first(|_| true), None);
         assert!(queue.is_empty());
     }
 }

@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
     use crate::config::model::ServerAddress;
-    use crate::upstream::health::Health;
+    use crate::upstream::health::{Bounds, Health};
     use crate::upstream::{Endpoint, Pool};
 
     fn servers(count: u16) -> Vec<Server<()>> {
@@ -164,7 +164,7 @@ mod tests {
                 requests_total: 0,
                 failures_total: 0,
                 pool: Pool::new(1, Duration::from_secs(1)),
-                health: Health::new(1, 1),
+                health: Health::new(Bounds::default()),
                 draining: false,
                 leaving: false,
             })

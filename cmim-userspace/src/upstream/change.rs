@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::balance::Chooser;
-use super::health::{DEFAULT_FALL, DEFAULT_RISE, Health};
+use super::health::{Bounds, Health};
 use super::pool::{Idle, Pool};
 use super::server::{Endpoint, Server};
 use super::set::{Settings, Upstream};
@@ -65,8 +65,7 @@ impl<C, W> Upstream<C, W> {
 impl<C> Server<C> {
     fn take_over(&mut self, model: &model::Server, settings: &Settings<'_>) -> Vec<Idle<C>> {
         (self.weight, self.max_requests, self.backup) = (model.weight, model.max_requests, model.backup);
-        let (fall, rise) = bounds(settings.upstream);
-        self.health.set_bounds(fall, rise);
+        self.health.set_bounds(bounds(settings.upstream));
         if self.leaving {
             // It was on its way out, not drained by the operator.
             (self.leaving, self.draining) = (false, false);
@@ -82,7 +81,6 @@ impl<C> Server<C> {
 
 /// A server that nothing is known of yet.
 pub(super) fn newcomer<C>(model: &model::Server, settings: &Settings<'_>) -> Server<C> {
-    let (fall, rise) = bounds(settings.upstream);
     Server {
         endpoint: Endpoint::new(&model.address),
         weight: model.weight,
@@ -92,15 +90,15 @@ pub(super) fn newcomer<C>(model: &model::Server, settings: &Settings<'_>) -> Ser
         requests_total: 0,
         failures_total: 0,
         pool: Pool::new(settings.upstream.max_idle, settings.server_keep_alive),
-        health: Health::new(fall, rise),
+        health: Health::new(bounds(settings.upstream)),
         draining: false,
         leaving: false,
     }
 }
 
-/// After how many failures and successes in a row a server falls and rises.
-fn bounds(upstream: &model::Upstream) -> (u32, u32) {
-    upstream.health.as_ref().map_or((DEFAULT_FALL, DEFAULT_RISE), |health| (health.fall, health.rise))
+fn bounds(upstream: &model::Upstream) -> Bounds {
+    let of = |health: &model::Health| Bounds { fall: health.fall, rise: health.rise, checked: true };
+    upstream.health.as_ref().map(of).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -111,7 +109,7 @@ mod tests {
     use super::super::set::tests::{ask, granted, model, settings, upstream};
     use super::*;
     use crate::config::model::Balance;
-    use crate::upstream::{Ending, ServerId};
+    use crate::upstream::{Ending, Role, ServerId};
 
     const THREE: [(u32, Option<usize>, bool); 3] = [(1, None, false); 3];
 
@@ -129,7 +127,7 @@ mod tests {
         let now = Instant::now();
         let mut upstream = upstream(&THREE, Balance::RoundRobin);
         let first = granted(&mut upstream, &ask(1), now);
-        upstream.release(first, Ending::Reusable(idle(7, now)), now);
+        upstream.release(first, Role::Usual, Ending::Reusable(idle(7, now)), now);
         let mut changed = model(&THREE, Balance::LeastRequests);
         changed.servers.remove(2);
         changed.servers[0].weight = 5;
@@ -161,7 +159,7 @@ mod tests {
         upstream.reconfigure(&settings(&other));
         assert_eq!(upstream.servers().len(), 4);
         assert_eq!(
-            upstream.release(places[1], Ending::Reusable(idle(9, now)), now).map(|idle| idle.connection),
+            upstream.release(places[1], Role::Usual, Ending::Reusable(idle(9, now)), now).map(|idle| idle.connection),
             Some(9)
         );
         assert_eq!(names(&upstream), ["127.0.0.1:9000 up", "127.0.0.1:9002 up", "127.0.0.1:9003 up"]);
@@ -199,7 +197,7 @@ mod tests {
         let mut upstream = upstream(&THREE, Balance::Hash);
         let place = |upstream: &mut Upstream<u32, u32>, client| {
             let id = granted(upstream, &ask(client), now);
-            upstream.release(id, Ending::Answered, now);
+            upstream.release(id, Role::Usual, Ending::Answered, now);
             Arc::clone(&upstream.server(id).endpoint)
         };
         let before: Vec<_> = (0..300).map(|client| place(&mut upstream, client)).collect();
@@ -221,9 +219,9 @@ mod tests {
         let now = Instant::now();
         let mut upstream = upstream(&THREE, Balance::RoundRobin);
         let (first, second) = (granted(&mut upstream, &ask(1), now), granted(&mut upstream, &ask(1), now));
-        upstream.release(first, Ending::Reusable(idle(1, now)), now);
+        upstream.release(first, Role::Usual, Ending::Reusable(idle(1, now)), now);
         assert_eq!(upstream.retire().len(), 1);
-        assert!(upstream.release(second, Ending::Reusable(idle(2, now)), now).is_some());
+        assert!(upstream.release(second, Role::Usual, Ending::Reusable(idle(2, now)), now).is_some());
         granted(&mut upstream, &ask(1), now);
     }
 }

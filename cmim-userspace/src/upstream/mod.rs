@@ -7,6 +7,7 @@
 mod balance;
 mod change;
 mod coping;
+mod eligible;
 mod health;
 mod maglev;
 mod pool;
@@ -20,5 +21,5 @@ pub use health::HealthState;
 pub use pool::{Idle, Pool};
 pub use retry::RetryBudget;
 pub use server::{Endpoint, Server, ServerId};
-pub use set::{Acquired, Ask, Ending, Grant, Settings, Upstream};
+pub use set::{Acquired, Ask, Ending, Grant, Role, Settings, Upstream};
 pub use train::{Next, Seat, Train};

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::health::{Health, HealthState};
 use super::pool::Pool;
+use super::set::Role;
 use crate::config::model::ServerAddress;
 
 /// A server's place in its upstream. One that has left keeps its place until its last request has ended, so that a late
@@ -47,12 +48,16 @@ impl<C> Server<C> {
         self.health.state()
     }
 
+    pub fn is_up(&self) -> bool {
+        self.health.is_up()
+    }
+
     /// As `cmim servers` shows it.
     pub fn state_name(&self) -> &'static str {
         match (self.draining, self.health.state()) {
             (true, _) => "draining",
             (false, HealthState::Up) => "up",
-            (false, HealthState::Down { .. }) => "down",
+            (false, HealthState::Down) => "down",
             (false, HealthState::Probing) => "probing",
         }
     }
@@ -60,6 +65,17 @@ impl<C> Server<C> {
     /// It has left, and its place is free.
     pub fn is_gone(&self) -> bool {
         self.leaving && self.in_flight == 0
+    }
+
+    pub(super) fn takes_work(&self) -> bool {
+        !self.draining && self.health.is_up()
+    }
+
+    pub(super) fn answered(&mut self, role: Role, now: Instant) {
+        match role {
+            Role::Usual => self.health.succeeded(),
+            Role::Probe => self.health.probe_succeeded(now),
+        }
     }
 
     pub(super) fn has_room(&self) -> bool {

@@ -5,12 +5,16 @@ use std::time::{Duration, Instant};
 
 use super::balance::Chooser;
 use super::change;
+use super::eligible::{Eligible, eligible, has_room};
 use super::health::HealthState;
 use super::pool::Idle;
 use super::retry::RetryBudget;
 use super::server::{Endpoint, Server, ServerId};
 use crate::config::model;
 use crate::job::{FairQueue, Ticket};
+
+/// A request that was tried already waits this long for a server that is only busy; then it takes any.
+const AVOID_FOR: Duration = Duration::from_secs(1);
 
 /// What an upstream is made of.
 #[derive(Debug, Clone)]
@@ -43,8 +47,17 @@ pub struct Ask<'a> {
 #[derive(Debug)]
 pub struct Grant<C> {
     pub server: ServerId,
+    pub role: Role,
     pub endpoint: Arc<Endpoint>,
     pub idle: Option<Idle<C>>,
+}
+
+/// What a request is to the server that it was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Usual,
+    /// The server is out, and this one finds out whether it still is.
+    Probe,
 }
 
 /// The answer to an [`Ask`].
@@ -87,7 +100,16 @@ pub(super) struct Waiter<W> {
     since: Instant,
     worker: usize,
     hash: u64,
+    tried: Vec<ServerId>,
     fresh: bool,
+}
+
+impl<W> Waiter<W> {
+    /// The servers that it still avoids.
+    fn avoids(&self, now: Instant) -> &[ServerId] {
+        let avoids = now.saturating_duration_since(self.since) < AVOID_FOR;
+        if avoids { &self.tried } else { &[] }
+    }
 }
 
 impl<C, W> Upstream<C, W> {
@@ -135,7 +157,14 @@ impl<C, W> Upstream<C, W> {
         {
             return Acquired::Granted(grant);
         }
-        let waiter = Waiter { wake: waiter(), since: now, worker: ask.worker, hash: ask.hash, fresh: ask.fresh };
+        let waiter = Waiter {
+            wake: waiter(),
+            since: now,
+            worker: ask.worker,
+            hash: ask.hash,
+            tried: ask.tried.to_vec(),
+            fresh: ask.fresh,
+        };
         match self.queue.push(ask.client, waiter) {
             Ok(ticket) => Acquired::Queued(ticket),
             Err(_) => {
@@ -161,43 +190,62 @@ impl<C, W> Upstream<C, W> {
         self.queue.cancel(ticket).is_some()
     }
 
+    /// The server of a [`Role::Probe`] sent a reply's head: it is known to work before the reply is whole. From then on
+    /// the request is a usual one.
+    pub fn probe_heard(&mut self, id: ServerId, now: Instant) {
+        self.servers[id.0].health.probe_succeeded(now);
+    }
+
     /// Ends a grant. What comes back: the idle connection that has to be closed for this one, if any.
-    pub fn release(&mut self, id: ServerId, ending: Ending<C>, now: Instant) -> Option<Idle<C>> {
+    pub fn release(&mut self, id: ServerId, role: Role, ending: Ending<C>, now: Instant) -> Option<Idle<C>> {
         let server = &mut self.servers[id.0];
         debug_assert!(server.in_flight > 0, "released more often than granted");
         server.in_flight = server.in_flight.saturating_sub(1);
         match ending {
             Ending::Reusable(idle) => {
-                server.health.succeeded(now);
+                server.answered(role, now);
                 if server.draining { Some(idle) } else { server.pool.put(idle) }
             }
             Ending::Answered => {
-                server.health.succeeded(now);
+                server.answered(role, now);
                 None
             }
             Ending::Failed => {
                 server.failures_total += 1;
-                server.health.failed(now);
+                match role {
+                    Role::Usual => server.health.failed(now),
+                    Role::Probe => server.health.probe_failed(now),
+                }
                 None
             }
             Ending::Abandoned => {
-                server.health.abandon_probe(now);
+                if role == Role::Probe {
+                    server.health.abandon_probe(now);
+                }
                 None
             }
         }
     }
 
-    /// The next waiting request that can go now, with its grant. Called after each release until it says `None`.
+    /// The next waiting request that can go now, with its grant. Called after each release, and now and then, until it
+    /// says `None`.
     pub fn next_waiting(&mut self, now: Instant) -> Option<(W, Grant<C>)> {
-        if self.queue.is_empty() || !self.can_grant(now) {
+        let servers = &self.servers;
+        if self.queue.is_empty() || !has_room(servers, now) {
             return None;
         }
-        let waiter = self.queue.pop()?;
-        // A queued request takes whichever server has room, also one that it tried before.
-        let ask =
-            Ask { client: 0, worker: waiter.worker, hash: waiter.hash, tried: &[], working: &[], fresh: waiter.fresh };
+        let may_go = |waiter: &Waiter<W>| !matches!(eligible(servers, waiter.avoids(now), now), Eligible::Nobody);
+        let waiter = self.queue.pop_first(may_go)?;
+        let ask = Ask {
+            client: 0,
+            worker: waiter.worker,
+            hash: waiter.hash,
+            tried: waiter.avoids(now),
+            working: &[],
+            fresh: waiter.fresh,
+        };
         let grant = self.grant(&ask, now);
-        debug_assert!(grant.is_some(), "can_grant and grant disagree");
+        debug_assert!(grant.is_some(), "a waiter that may go gets a grant");
         Some((waiter.wake, grant?))
     }
 
@@ -206,149 +254,39 @@ impl<C, W> Upstream<C, W> {
         self.servers.iter_mut().flat_map(|server| server.pool.sweep(worker, now, &mut is_dead)).collect()
     }
 
-    /// An active probe of a server ended; one that has left meanwhile is nobody's.
-    pub fn probed(&mut self, endpoint: &Endpoint, well: bool, now: Instant) {
-        let present = |server: &&mut Server<C>| !server.leaving && *server.endpoint == *endpoint;
-        let Some(Server { health, .. }) = self.servers.iter_mut().find(present) else { return };
-        match (well, health.state()) {
-            (true, _) => health.succeeded(now),
-            (false, _) => {
-                health.failed(now);
-            }
-        }
+    /// The server at this place; `None`: it has left.
+    pub fn find(&self, endpoint: &Endpoint) -> Option<ServerId> {
+        self.servers.iter().position(|server| !server.leaving && *server.endpoint == *endpoint).map(ServerId)
+    }
+
+    /// An active check of a server ended.
+    pub fn checked(&mut self, id: ServerId, well: bool, now: Instant) {
+        self.servers[id.0].health.checked(well, now);
     }
 
     fn grant(&mut self, ask: &Ask<'_>, now: Instant) -> Option<Grant<C>> {
         let id = self.choose(ask, now)?;
         let server = &mut self.servers[id.0];
-        if matches!(server.health(), HealthState::Down { .. }) {
+        let role = if server.health() == HealthState::Down { Role::Probe } else { Role::Usual };
+        if role == Role::Probe {
             server.health.begin_probe();
         }
         server.in_flight += 1;
         server.requests_total += 1;
         let idle = if ask.fresh { None } else { server.pool.take(ask.worker) };
-        Some(Grant { server: id, endpoint: Arc::clone(&server.endpoint), idle })
+        Some(Grant { server: id, role, endpoint: Arc::clone(&server.endpoint), idle })
     }
 
-    /// In order of preference: a server whose pause after a failure is over (one request finds out), servers that are
-    /// up and not tried yet, any that are up; primaries before backups; and where all are out, any one as a probe.
     fn choose(&mut self, ask: &Ask<'_>, now: Instant) -> Option<ServerId> {
-        if let Some(id) = self.due_probe(ask.tried, now) {
-            return Some(id);
-        }
-        let mut circle = self.circle();
-        let mut candidates = self.open(circle, ask.tried);
-        if candidates.is_empty() && circle == Circle::Primaries && !ask.tried.is_empty() {
-            // A backup that was not tried yet is better than a primary that just failed this request.
-            let backups = self.open(Circle::Backups, ask.tried);
-            if !backups.is_empty() {
-                (circle, candidates) = (Circle::Backups, backups);
+        match eligible(&self.servers, ask.tried, now) {
+            Eligible::Probe(id) => Some(id),
+            Eligible::AnyOf(circle, candidates) => {
+                let working = |id: ServerId| ask.working.iter().filter(|&&other| other == id).count();
+                let takes_part = |server: &Server<C>| circle.holds(server);
+                self.chooser.pick(&self.servers, takes_part, candidates.as_slice(), working, ask.hash, now)
             }
+            Eligible::Nobody => None,
         }
-        if candidates.is_empty() {
-            candidates = self.open(circle, &[]);
-        }
-        let working = |id: ServerId| ask.working.iter().filter(|&&other| other == id).count();
-        let takes_part = |server: &Server<C>| circle.holds(server);
-        self.chooser.pick(&self.servers, takes_part, candidates.as_slice(), working, ask.hash, now)
-    }
-
-    /// The servers of a circle that have room, without those that were tried.
-    fn open(&self, circle: Circle, tried: &[ServerId]) -> Candidates {
-        let mut open = Candidates::default();
-        for (server, id) in self.servers.iter().zip(self.server_ids()) {
-            if circle.holds(server) && server.has_room() && !tried.contains(&id) {
-                open.push(id);
-            }
-        }
-        open
-    }
-
-    /// Whether [`Self::choose`] would find a server for a request that has tried none.
-    fn can_grant(&self, now: Instant) -> bool {
-        let circle = self.circle();
-        self.due_probe(&[], now).is_some()
-            || self.servers.iter().any(|server| circle.holds(server) && server.has_room())
-    }
-
-    /// Which servers may take work now.
-    fn circle(&self) -> Circle {
-        let takes = |backup: bool| self.servers.iter().any(|server| server.backup == backup && server.takes_work());
-        if takes(false) {
-            Circle::Primaries
-        } else if takes(true) {
-            Circle::Backups
-        } else if self.servers.iter().any(|server| !server.leaving && server.health() == HealthState::Probing) {
-            Circle::Nobody
-        } else {
-            Circle::OneProbe
-        }
-    }
-
-    fn due_probe(&self, tried: &[ServerId], now: Instant) -> Option<ServerId> {
-        let due = |server: &Server<C>| !server.draining && server.has_room() && server.health.probe_is_due(now);
-        self.server_ids().find(|&id| due(&self.servers[id.0]) && !tried.contains(&id))
-    }
-}
-
-/// The servers among which the balance rule picks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Circle {
-    Primaries,
-    /// No primary is up.
-    Backups,
-    /// All are out: one request at a time finds out whether that is still so.
-    OneProbe,
-    /// All are out and a probe is on its way: the others wait for what it says.
-    Nobody,
-}
-
-impl Circle {
-    fn holds<C>(self, server: &Server<C>) -> bool {
-        match self {
-            Self::Primaries => !server.backup && server.takes_work(),
-            Self::Backups => server.backup && server.takes_work(),
-            Self::OneProbe => !server.draining,
-            Self::Nobody => false,
-        }
-    }
-}
-
-impl<C> Server<C> {
-    fn takes_work(&self) -> bool {
-        !self.draining && self.health.is_up()
-    }
-}
-
-/// The servers that may take a request, on the stack for the usual number of servers.
-#[derive(Debug, Default)]
-struct Candidates {
-    few: [ServerId; Self::FEW],
-    count: usize,
-    many: Vec<ServerId>,
-}
-
-impl Candidates {
-    const FEW: usize = 16;
-
-    fn push(&mut self, id: ServerId) {
-        if self.many.is_empty() && self.count < Self::FEW {
-            self.few[self.count] = id;
-            self.count += 1;
-            return;
-        }
-        if self.many.is_empty() {
-            self.many.extend_from_slice(&self.few[..self.count]);
-        }
-        self.many.push(id);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    fn as_slice(&self) -> &[ServerId] {
-        if self.many.is_empty() { &self.few[..self.count] } else { &self.many }
     }
 }
 

@@ -172,7 +172,7 @@ impl Changer {
     pub(super) fn probe(&mut self, live: &Live) {
         self.probes.drain(..).for_each(|probe| probe.abort());
         let probe = |upstream: &Arc<SharedUpstream>| {
-            let probe = health::probe(Arc::clone(upstream), Arc::clone(&live.config));
+            let probe = health::check(Arc::clone(upstream), Arc::clone(&live.config));
             Handle::current().spawn(probe).abort_handle()
         };
         self.probes = live.upstreams.iter().map(probe).collect();

@@ -80,7 +80,7 @@ fn the_description_names_who_listens_where_and_leads_to_whom() {
         "listener   web: 0.0.0.0:80, [::]:80 -> app",
         "           img.example.org/static/ -> static",
         "upstream   app: least-requests over 2 servers: 10.0.0.11:8080, unix:/run/app.sock",
-        "           health probe of /healthz every 2s",
+        "           health check of /healthz every 2s",
         "buffer     256MiB of RAM (1MiB per reply), then 4GiB of flash in /var/cache/cmim/flash, \
          then 64GiB of disk in /var/cache/cmim/disk",
         "log        json to /var/log/cmim/access.log",

@@ -58,7 +58,7 @@ pub(in crate::upstream) fn granted(upstream: &mut TestUpstream, ask: &Ask<'_>, n
 fn fail(upstream: &mut TestUpstream, times: u32, now: Instant) {
     for _ in 0..times {
         let id = granted(upstream, &ask(1), now);
-        upstream.release(id, Ending::Failed, now);
+        upstream.release(id, Role::Usual, Ending::Failed, now);
     }
 }
 
@@ -122,7 +122,7 @@ fn hash_goes_on_to_the_same_next_server_while_its_own_is_full_or_tried() {
     let mut upstream = upstream(&[(1, Some(2), false); 5], Balance::Hash);
     let grants = |upstream: &mut TestUpstream, tried: &[ServerId]| {
         let id = granted(upstream, &Ask { tried, ..ask(77) }, now);
-        upstream.release(id, Ending::Answered, now);
+        upstream.release(id, Role::Usual, Ending::Answered, now);
         id
     };
     let own = grants(&mut upstream, &[]);
@@ -152,7 +152,7 @@ fn a_server_at_its_limit_makes_requests_wait_and_a_release_lets_the_next_go() {
     assert!(matches!(upstream.acquire(&ask(9), now, || 9), Acquired::QueueFull));
     assert!(upstream.next_waiting(now).is_none());
     let idle = Idle { connection: 77, worker: 0, since: now };
-    assert!(upstream.release(ServerId(0), Ending::Reusable(idle), now).is_none());
+    assert!(upstream.release(ServerId(0), Role::Usual, Ending::Reusable(idle), now).is_none());
     let (waiter, grant) = upstream.next_waiting(now).unwrap();
     assert_eq!((waiter, grant.server), (0, ServerId(0)));
     assert_eq!(grant.idle.unwrap().connection, 77);
@@ -171,7 +171,7 @@ fn backups_work_only_while_no_primary_is_up() {
     let later = now + Duration::from_secs(2);
     assert_eq!(granted(&mut upstream, &ask(1), later), ServerId(0), "the due probe");
     assert_eq!(granted(&mut upstream, &ask(1), later), ServerId(1), "one probe at a time");
-    upstream.release(ServerId(0), Ending::Answered, later);
+    upstream.release(ServerId(0), Role::Probe, Ending::Answered, later);
     assert_eq!(granted(&mut upstream, &ask(1), later), ServerId(0));
 }
 
@@ -182,8 +182,49 @@ fn where_all_are_out_one_request_probes_and_the_others_wait_for_it() {
     fail(&mut upstream, 3, now);
     assert_eq!(granted(&mut upstream, &ask(1), now), ServerId(0));
     assert!(matches!(upstream.acquire(&ask(2), now, || 2), Acquired::Queued(_)));
-    upstream.release(ServerId(0), Ending::Answered, now);
+    upstream.release(ServerId(0), Role::Probe, Ending::Answered, now);
     assert_eq!(upstream.next_waiting(now).map(|(waiter, _)| waiter), Some(2));
+}
+
+#[test]
+fn a_probe_whose_reply_has_begun_lets_the_others_go() {
+    let now = Instant::now();
+    let mut upstream = upstream(&[(1, None, false)], Balance::LeastRequests);
+    fail(&mut upstream, 3, now);
+    granted(&mut upstream, &ask(1), now);
+    assert!(matches!(upstream.acquire(&ask(2), now, || 2), Acquired::Queued(_)));
+    upstream.probe_heard(ServerId(0), now);
+    assert_eq!(upstream.next_waiting(now).map(|(waiter, _)| waiter), Some(2));
+    assert!(upstream.server(ServerId(0)).is_up());
+}
+
+#[test]
+fn a_backup_that_is_out_gets_no_probe_while_a_primary_works() {
+    let now = Instant::now();
+    let mut upstream = upstream(&[(1, None, false), (1, None, true)], Balance::LeastRequests);
+    let tried = [ServerId(0)];
+    for _ in 0..3 {
+        let id = granted(&mut upstream, &Ask { tried: &tried, ..ask(1) }, now);
+        assert_eq!(id, ServerId(1));
+        upstream.release(id, Role::Usual, Ending::Failed, now);
+    }
+    let later = now + Duration::from_secs(60);
+    assert_eq!(granted(&mut upstream, &ask(1), later), ServerId(0));
+}
+
+#[test]
+fn a_retry_waits_a_second_for_a_server_that_is_only_busy_and_lets_others_pass() {
+    let now = Instant::now();
+    let mut upstream = upstream(&[(1, None, false), (1, Some(1), false)], Balance::LeastRequests);
+    upstream.servers[1].in_flight = 1;
+    let tried = [ServerId(0)];
+    assert!(matches!(upstream.acquire(&Ask { tried: &tried, ..ask(1) }, now, || 1), Acquired::Queued(_)));
+    assert!(upstream.next_waiting(now).is_none());
+    assert!(matches!(upstream.acquire(&ask(2), now, || 2), Acquired::Queued(_)));
+    assert_eq!(upstream.next_waiting(now).map(|(waiter, grant)| (waiter, grant.server)), Some((2, ServerId(0))));
+    assert!(upstream.next_waiting(now).is_none());
+    let later = now + AVOID_FOR;
+    assert_eq!(upstream.next_waiting(later).map(|(waiter, grant)| (waiter, grant.server)), Some((1, ServerId(0))));
 }
 
 #[test]
@@ -204,7 +245,7 @@ fn a_waiter_that_is_cancelled_is_never_granted() {
     let Acquired::Queued(ticket) = upstream.acquire(&ask(2), now, || 2) else { panic!("not queued") };
     assert!(upstream.cancel(ticket));
     assert!(!upstream.cancel(ticket));
-    upstream.release(ServerId(0), Ending::Answered, now);
+    upstream.release(ServerId(0), Role::Usual, Ending::Answered, now);
     assert!(upstream.next_waiting(now).is_none());
 }
 
@@ -223,7 +264,7 @@ fn a_drained_server_gets_nothing_new_gives_up_its_idle_connections_and_can_come_
     let mut upstream = upstream(&[(1, None, false), (1, None, false)], Balance::LeastRequests);
     let first = granted(&mut upstream, &ask(1), now);
     let idle = |connection| Idle { connection, worker: 0, since: now };
-    assert!(upstream.release(first, Ending::Reusable(idle(7)), now).is_none());
+    assert!(upstream.release(first, Role::Usual, Ending::Reusable(idle(7)), now).is_none());
     let name = Arc::clone(&upstream.server(first).endpoint.name);
     assert_eq!(upstream.set_draining(&name, true).map(|idle| idle.len()), Some(1));
     for client in 0..4 {
@@ -233,5 +274,5 @@ fn a_drained_server_gets_nothing_new_gives_up_its_idle_connections_and_can_come_
     upstream.set_draining(&name, false);
     assert_eq!(granted(&mut upstream, &ask(9), now), first);
     upstream.set_draining(&name, true);
-    assert!(upstream.release(first, Ending::Reusable(idle(8)), now).is_some(), "closed, not kept");
+    assert!(upstream.release(first, Role::Usual, Ending::Reusable(idle(8)), now).is_some(), "closed, not kept");
 }
