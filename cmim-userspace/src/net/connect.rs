@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,11 +15,16 @@ use super::stream::Stream;
 use super::tcp::Tcp;
 use crate::config::model::ServerAddress;
 
+/// A Unix socket whose accept queue is full is asked again after this, and from then on after twice as long each time …
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+/// … up to this, so that hundreds that wait cost little.
+const ASK_SELDOM: Duration = Duration::from_millis(40);
+
 /// Connects within `timeout`; [`io::ErrorKind::TimedOut`] where that passes.
 pub async fn connect(address: &ServerAddress, timeout: Duration) -> io::Result<Stream> {
     match address {
         ServerAddress::Tcp(address) => Ok(Stream::Tcp(connect_marked(*address, timeout, |_| ()).await?)),
-        ServerAddress::Unix(path) => Ok(Stream::Unix(within(timeout, UnixStream::connect(path)).await?)),
+        ServerAddress::Unix(path) => Ok(Stream::Unix(within(timeout, connect_unix(path)).await?)),
     }
 }
 
@@ -44,6 +50,19 @@ pub async fn connect_marked(
     let stream = TcpStream::from_std(socket.into())?;
     within(timeout, stream.writable()).await?;
     stream.take_error()?.map_or_else(|| Ok(stream.into()), Err)
+}
+
+/// Waits while the server's accept queue is full: TCP does so by itself, and a Unix socket says `EAGAIN` at once
+/// (`unix_stream_connect`), without a word when there is room again.
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = ASK_AGAIN;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(pause).await,
+            connected => return connected,
+        }
+        pause = (pause * 2).min(ASK_SELDOM);
+    }
 }
 
 /// Whether a connection is made.
