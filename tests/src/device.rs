@@ -37,11 +37,15 @@ impl Device {
     }
 
     #[track_caller]
-    pub(crate) fn launch(directory: TempDir, file: &Path, user: Option<&str>) -> Self {
+    pub(crate) fn launch(directory: TempDir, file: &Path, user: Option<&str>, open_files: Option<u32>) -> Self {
         let arguments = ["run".to_owned(), "--config".to_owned(), file.display().to_string()];
-        let mut command = match user {
+        let command = match user {
             None => Command::new(binary()),
             Some(user) => as_user(user, directory.path()),
+        };
+        let mut command = match open_files {
+            None => command,
+            Some(most) => with_open_files(most, &command),
         };
         let process = Process::start("cmim", command.args(arguments));
         Self { addresses: Vec::new(), pin_dir: PathBuf::new(), process, directory, ports: Vec::new() }
@@ -319,6 +323,14 @@ pub fn binary() -> PathBuf {
     candidates.iter().filter(|path| age(path).is_some()).max_by_key(|path| age(path)).cloned().unwrap_or_else(|| {
         panic!("no cmim to test: build it (`cargo xtask build`) or name it with CMIM_BIN; looked for {candidates:?}")
     })
+}
+
+/// `command` with so many descriptors and no more.
+fn with_open_files(most: u32, command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited.arg("-c").arg(format!("ulimit -n {most} && exec \"$0\" \"$@\"")).arg(command.get_program());
+    limited.args(command.get_args());
+    limited
 }
 
 /// The binary, run as another user, who gets the directory and a copy of the binary that he can read.

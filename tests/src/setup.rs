@@ -39,6 +39,7 @@ pub struct Setup<'a> {
     workers: usize,
     kernel_mode: &'static str,
     user: Option<&'static str>,
+    open_files: Option<u32>,
     directory: TempDir,
     pin_dir: PathBuf,
 }
@@ -56,6 +57,7 @@ impl<'a> Setup<'a> {
             workers: 2,
             kernel_mode: "off",
             user: None,
+            open_files: None,
             directory: tempfile::Builder::new().prefix("cmim-test-").tempdir().expect("a directory"),
             pin_dir: PathBuf::from(format!("/sys/fs/bpf/cmim-test-{}-{number}", std::process::id())),
         }
@@ -140,6 +142,12 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// Lets the device have so many descriptors and no more.
+    pub fn open_files(mut self, most: u32) -> Self {
+        self.open_files = Some(most);
+        self
+    }
+
     /// Pins where another device did: for its successor.
     pub fn pinned_at(mut self, pin_dir: &Path) -> Self {
         pin_dir.clone_into(&mut self.pin_dir);
@@ -162,8 +170,8 @@ impl<'a> Setup<'a> {
         }
         let file = self.directory.path().join("cmim.toml");
         std::fs::write(&file, self.text()).expect("a configuration");
-        let Self { ports, addresses, namespace, user, directory, pin_dir, .. } = self;
-        let start = || Device::launch(directory, &file, user);
+        let Self { ports, addresses, namespace, user, open_files, directory, pin_dir, .. } = self;
+        let start = || Device::launch(directory, &file, user, open_files);
         let mut device = match namespace {
             Some(namespace) => namespace.run(start),
             None => start(),

@@ -149,6 +149,27 @@ fn connections_above_the_limit_wait_and_are_served_in_turn() {
 }
 
 #[test]
+fn clients_leave_descriptors_for_servers_however_many_come() {
+    const OPEN_FILES: u32 = 240;
+    const SERVED: u64 = 180;
+    let server = ScriptedServer::start(ok);
+    let device = Setup::before::<&str>(&[])
+        .server(&format!("address = \"{}\", max_requests = 4", server.address()))
+        .open_files(OPEN_FILES)
+        .start();
+    assert!(device.output().contains("may have 240 open files: at most 180 clients"), "{}", device.output());
+    let mut clients: Vec<_> = (0..SERVED + 80).map(|_| device.client()).collect();
+    until_true("as many as there is room for are in", PATIENCE, || device.figure("/client_connections/open") == SERVED);
+    for client in &mut clients {
+        client.send(request("GET", "/", "Connection: close\r\n", b""));
+    }
+    for client in &mut clients {
+        client.reply().assert_whole(b"ok");
+    }
+    assert!(!device.output().contains("Too many open files"), "{}", device.output());
+}
+
+#[test]
 fn one_address_gets_no_more_connections_than_its_share() {
     let server = ScriptedServer::start(ok);
     let device = Setup::before(&[server.address()]).limits("client_connections_per_address = 2").start();

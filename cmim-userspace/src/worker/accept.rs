@@ -23,11 +23,16 @@ use crate::observe::counters::Counters;
 
 /// After an error that the next attempt would meet again (no descriptors, no memory).
 const PAUSE: Duration = Duration::from_millis(100);
+/// Clients leave this share of the process's descriptors to everything else: servers above all. Were they to take all of
+/// them, nobody would be there to answer.
+const KEPT_SHARE: u64 = 4;
 
 /// Who may come in, over all workers.
 #[derive(Debug)]
 pub(super) struct Admission {
     places: Arc<Semaphore>,
+    /// What the process's descriptors allow, whatever the limits say.
+    most: usize,
     bounds: Mutex<Bounds>,
     /// Places that are taken and too many since the limit was lowered: each is given up when it is next to be had.
     too_many: AtomicUsize,
@@ -45,10 +50,22 @@ struct Bounds {
 }
 
 impl Admission {
-    pub(super) fn new(limits: &Limits) -> Arc<Self> {
-        let client_connections = limits.client_connections.min(Semaphore::MAX_PERMITS);
+    /// `descriptors`: how many the process may have; `None`: any number.
+    pub(super) fn new(limits: &Limits, descriptors: Option<u64>) -> Arc<Self> {
+        let most = most_clients(descriptors);
+        let client_connections = limits.client_connections.min(most);
+        if let Some(descriptors) = descriptors
+            && client_connections < limits.client_connections
+        {
+            tracing::warn!(
+                "limits.client_connections is {}, but this process may have {descriptors} open files: at most \
+                 {client_connections} clients are let in at a time (LimitNOFILE=, ulimit -n)",
+                limits.client_connections
+            );
+        }
         Arc::new(Self {
             places: Arc::new(Semaphore::new(client_connections)),
+            most,
             bounds: Mutex::new(Bounds { client_connections }),
             too_many: AtomicUsize::new(0),
             most_per_address: AtomicUsize::new(limits.client_connections_per_address.unwrap_or(0)),
@@ -61,7 +78,7 @@ impl Admission {
     pub(super) fn set_limits(&self, limits: &Limits) {
         self.most_per_address.store(limits.client_connections_per_address.unwrap_or(0), Ordering::Relaxed);
         let mut bounds = self.bounds.lock();
-        let wanted = limits.client_connections.min(Semaphore::MAX_PERMITS);
+        let wanted = limits.client_connections.min(self.most);
         let present = std::mem::replace(&mut bounds.client_connections, wanted);
         if let Some(more) = wanted.checked_sub(present) {
             let forgiven = self.forgive(more);
@@ -108,6 +125,12 @@ impl Admission {
         *count += 1;
         Some(AddressPlace { admission: Some(Arc::clone(self)), peer })
     }
+}
+
+/// How many clients there can be beside everything else that takes descriptors.
+fn most_clients(descriptors: Option<u64>) -> usize {
+    let most = descriptors.map_or(u64::MAX, |descriptors| descriptors - descriptors / KEPT_SHARE);
+    usize::try_from(most).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
 }
 
 #[derive(Debug)]
@@ -274,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_lower_limit_holds_once_connections_above_it_have_ended() {
-        let admission = Admission::new(&limits(3, None));
+        let admission = Admission::new(&limits(3, None), None);
         let place = || admission.place().now_or_never().flatten();
         let mut taken: Vec<_> = (0..3).map(|_| place().unwrap()).collect();
         admission.set_limits(&limits(1, None));
@@ -290,8 +313,24 @@ mod tests {
     }
 
     #[test]
+    fn a_quarter_of_the_descriptors_is_not_for_clients_whatever_the_limit_says() {
+        assert_eq!([20_000, 1024, 1, 0].map(|descriptors| most_clients(Some(descriptors))), [15_000, 768, 1, 1]);
+        assert_eq!(most_clients(None), Semaphore::MAX_PERMITS);
+        let admission = Admission::new(&limits(9, None), Some(4));
+        let place = || admission.place().now_or_never().flatten();
+        let taken: Vec<_> = (0..3).map(|_| place().unwrap()).collect();
+        assert!(place().is_none());
+        admission.set_limits(&limits(100, None));
+        assert!(place().is_none(), "a reload brings no descriptors");
+        drop(taken);
+        admission.set_limits(&limits(2, None));
+        let two = [place(), place()];
+        assert!(two.iter().all(Option::is_some) && place().is_none());
+    }
+
+    #[test]
     fn a_raise_lets_places_that_were_too_many_stay() {
-        let admission = Admission::new(&limits(2, None));
+        let admission = Admission::new(&limits(2, None), None);
         let place = || admission.place().now_or_never().flatten();
         let taken = [place().unwrap(), place().unwrap()];
         admission.set_limits(&limits(1, None));
@@ -303,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_limit_per_address_counts_those_that_come_from_then_on() {
-        let admission = Admission::new(&limits(9, None));
+        let admission = Admission::new(&limits(9, None), None);
         let peer = IpAddr::from([203, 0, 113, 7]);
         let before = admission.of_address(peer).unwrap();
         admission.set_limits(&limits(9, Some(1)));

@@ -59,10 +59,14 @@ fn change_user(name: &std::ffi::CStr, uid: u32, gid: u32) -> io::Result<()> {
     check(unsafe { libc::setuid(uid) })
 }
 
-/// Allows as many descriptors as the host lets this process have.
-pub(super) fn raise_descriptor_limit() {
+/// Allows as many descriptors as the host lets this process have; how many those are, where there is a limit.
+pub(super) fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        tracing::warn!("cannot raise the limit of open files: {error}");
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!("cannot raise the limit of open files: {error}");
+            limit.current
+        }
     }
 }

@@ -63,7 +63,7 @@ pub enum RunError {
 
 /// Runs the device until it is told to end and has drained. `source`: the file that the configuration came from.
 pub fn run(config: Config, source: Option<Source>) -> Result<(), RunError> {
-    privileges::raise_descriptor_limit();
+    let descriptors = privileges::raise_descriptor_limit();
     // First of all: whoever sees the sockets may send a signal already.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
@@ -83,7 +83,8 @@ pub fn run(config: Config, source: Option<Source>) -> Result<(), RunError> {
     if let Some(source) = &source {
         tracing::info!("configuration: {}", source.file.display());
     }
-    prepared.live(source, predecessor, &runtime, signals)?;
+    let admission = Admission::new(&prepared.config.limits, descriptors);
+    prepared.live(source, predecessor, &admission, &runtime, signals)?;
     // Probes and answers under way end here; the sockets and pins went with their owners.
     runtime.shutdown_background();
     Ok(())
@@ -166,13 +167,13 @@ impl Prepared {
         self,
         source: Option<Source>,
         predecessor: Option<Predecessor>,
+        admission: &Arc<Admission>,
         runtime: &Runtime,
         signals: Signals,
     ) -> Result<(), RunError> {
         let Self { config, doorways, sockets, control, admin, log, store, kernel, gave_up_root } = self;
         let lane = kernel.local_lane();
         changer::lead_to_servers(&lane, &config);
-        let admission = Admission::new(&config.limits);
         let (turns, followed): (Vec<_>, Vec<_>) = sockets.iter().map(|_| mpsc::unbounded_channel()).unzip();
         let workers = config.daemon.workers;
         let upstreams = config.upstreams.iter();
@@ -191,7 +192,7 @@ impl Prepared {
             gave_up_root,
             end: Notify::new(),
             handed_over: AtomicBool::new(false),
-            changer: Mutex::new(Changer::new(Arc::clone(&admission), turns)),
+            changer: Mutex::new(Changer::new(Arc::clone(admission), turns)),
         });
         let (phase, follow) = watch::channel(Phase::Running);
         let mut workers = Vec::with_capacity(sockets.len());
@@ -206,7 +207,7 @@ impl Prepared {
                 counters,
                 store: Arc::clone(&device.store),
                 roll: Arc::clone(&device.rolls[worker]),
-                admission: Arc::clone(&admission),
+                admission: Arc::clone(admission),
                 load: device.kernel.lock().load_of(worker),
                 first: Turn { live: device.live(), log, sockets, done },
                 turns,
