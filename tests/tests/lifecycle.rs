@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use cmim_tests::client::request;
 use cmim_tests::deadline::{PATIENCE, until, until_true};
-use cmim_tests::origin::faulty::{never_answers, ok, with_length};
-use cmim_tests::{Client, Device, ScriptedServer, Setup};
+use cmim_tests::origin::faulty::{never_answers, ok, then_silent, with_length};
+use cmim_tests::wire::WireError;
+use cmim_tests::{Client, Device, Framing, ScriptedServer, Setup};
 use rustix::process::Signal;
 
 /// Answers after 300 ms.
@@ -93,6 +94,26 @@ fn a_second_sigterm_does_not_wait() {
     until_true("new connections are refused", PATIENCE, || Client::try_connect(device.address()).is_err());
     device.signal(Signal::TERM);
     device.wait(Duration::from_secs(3));
+}
+
+#[test]
+fn a_reply_that_is_cut_by_the_end_of_the_device_is_reset_and_does_not_look_whole() {
+    // Its end is the connection's: an orderly close would make it whole.
+    let server = ScriptedServer::start(then_silent(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nX-Accel-Buffering: no\r\n\r\nthe first half",
+    ));
+    let mut device = Device::before(&[server.address()]);
+    let mut client = device.client();
+    client.send("GET / HTTP/1.0\r\nHost: test.example\r\n\r\n");
+    let head = client.head("GET");
+    assert_eq!(head.framing, Framing::Close, "{head:?}");
+    client.wire().exactly(14, &mut |_| ()).expect("the first half");
+    device.signal(Signal::TERM);
+    until_true("new connections are refused", PATIENCE, || Client::try_connect(device.address()).is_err());
+    device.signal(Signal::TERM);
+    let end = client.wire().to_end(&mut |_| ());
+    assert!(matches!(end, Err(WireError::Reset)), "{end:?}");
+    device.wait(PATIENCE);
 }
 
 #[test]

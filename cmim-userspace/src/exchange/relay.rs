@@ -28,6 +28,7 @@ use crate::h1::{self, Fields, ReplyDelimit, ReplyHead, ReplyTo, chunk_header};
 use crate::job::State;
 use crate::lane::pipe::Pipe;
 use crate::lane::{Lane, Load};
+use crate::net::Stream;
 use crate::observe::roll::Doing;
 use crate::reply::Plan;
 
@@ -44,6 +45,19 @@ pub(super) enum Relayed {
     Unsent(Failure),
     /// It failed in the middle: only a reset shows the client that it is not whole.
     Cut(Failure),
+}
+
+/// Resets the client's connection where the device ends in the middle of a reply (the grace is over): an orderly close
+/// would make one that is delimited by the close look whole. `None`: nothing was sent, or the relay has come to its end
+/// and says itself what becomes of the connection.
+struct Unfinished<'a>(Option<&'a Stream>);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0 {
+            stream.reset_on_close();
+        }
+    }
 }
 
 /// One reply under way.
@@ -76,6 +90,7 @@ pub(super) struct Relay<'a> {
     persist: bool,
     trailers: Option<Fields>,
     sent: u64,
+    unfinished: Unfinished<'a>,
     began: Instant,
     due_since: Option<Instant>,
     blocked_since: Option<Instant>,
@@ -139,6 +154,7 @@ impl<'a> Relay<'a> {
             persist: false,
             trailers: None,
             sent: 0,
+            unfinished: Unfinished(None),
             began: now,
             due_since,
             blocked_since: None,
@@ -162,6 +178,7 @@ impl<'a> Relay<'a> {
         self.job.trail.bytes_out = self.content_bytes;
         self.put_pipe_back();
         let (sent, persist) = (self.sent, self.persist && self.upload.is_complete());
+        self.unfinished.0 = None;
         let Self { site, link, mut spare, held, front, carrying, timer, .. } = self;
         link.keep_timer(timer);
         carrying.end(self.content_bytes);
@@ -285,6 +302,7 @@ impl<'a> Relay<'a> {
                     self.link.record.wrote(count);
                     self.link.begin_reply();
                     self.sent += count as u64;
+                    self.unfinished.0 = Some(&self.link.stream);
                     moved = true;
                 }
                 Poll::Ready(Err(SendError::Peer(_))) => return Err(Failure::ClientGone),
