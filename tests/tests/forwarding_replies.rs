@@ -1,8 +1,11 @@
 //! docs/http.md, towards the client: what of a reply arrives, and how; expectations, interim replies and HTTP/1.0.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cmim_tests::client::request;
+use cmim_tests::deadline::{PATIENCE, until_true};
 use cmim_tests::origin::faulty::{chunked, close_delimited, ok, replies, then_close, with_length};
 use cmim_tests::{Device, Framing, ScriptedServer, ServerSide, Setup};
 
@@ -144,6 +147,55 @@ fn an_early_reply_reaches_a_client_that_is_still_sending() {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\nfirst bytes");
     let reply = client.reply_to("POST");
     assert_eq!((reply.status(), reply.text().as_str()), (401, "no"));
+}
+
+#[test]
+fn a_reply_before_the_upload_is_taken_leaves_the_client_its_connection_where_the_device_has_all_of_it() {
+    // More than the sockets between device and server hold.
+    let content = vec![b'x'; 24_000_000];
+    let replied = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&replied);
+    let server = ScriptedServer::start(move |side| {
+        while let Some(asked) = side.request_head() {
+            if asked.method == "GET" {
+                side.send(with_length(b"ok"));
+                continue;
+            }
+            side.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno");
+            // Until then it takes nothing, and closes nothing either: with bytes unread that would be a reset, which
+            // destroys the reply on its way.
+            until_true("the client has its reply", PATIENCE, || told.swap(false, Ordering::SeqCst));
+            side.wait_closed();
+        }
+    });
+    let device = Device::before(&[server.address()]);
+    let mut client = device.client();
+    for _ in 0..2 {
+        let reply = client.ask("POST", "/", "", &content);
+        assert_eq!((reply.status(), reply.text().as_str()), (401, "no"), "{reply:?}");
+        assert!(!reply.fields().lists("connection", "close"), "{reply:?}");
+        replied.store(true, Ordering::SeqCst);
+        client.get("/").assert_whole(b"ok");
+    }
+    assert_eq!(device.figure("/client_connections/accepted_total"), 1);
+    device.wait_until_at_rest(PATIENCE);
+}
+
+#[test]
+fn a_reply_before_the_upload_has_come_closes_the_clients_connection() {
+    let server = ScriptedServer::start(|side| {
+        if side.request_head().is_some() {
+            side.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno");
+            side.wait_closed();
+        }
+    });
+    let device = Setup::before(&[server.address()]).upstream("request_buffering = \"never\"").start();
+    let mut client = device.client();
+    client.send("POST / HTTP/1.1\r\nHost: test.example\r\nContent-Length: 100000\r\n\r\nthe beginning");
+    let reply = client.reply();
+    assert_eq!(reply.status(), 401, "{reply:?}");
+    assert!(reply.fields().lists("connection", "close"), "{reply:?}");
+    client.assert_ended();
 }
 
 /// Sends two interim replies before the final one.

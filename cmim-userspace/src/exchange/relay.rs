@@ -177,7 +177,7 @@ impl<'a> Relay<'a> {
     pub(super) fn end(mut self, result: Result<(), Failure>) -> Relayed {
         self.job.trail.bytes_out = self.content_bytes;
         self.put_pipe_back();
-        let (sent, persist) = (self.sent, self.persist && self.upload.is_complete());
+        let (sent, persist) = (self.sent, self.persist && self.client_has_sent_all());
         self.unfinished.0 = None;
         let Self { site, link, mut spare, held, front, carrying, timer, .. } = self;
         link.keep_timer(timer);
@@ -265,7 +265,7 @@ impl<'a> Relay<'a> {
         let Some(head) = self.head.take() else { return };
         let was_held = matches!(self.gate, Gate::Holding { .. });
         let chunked = matches!(delimit, ReplyDelimit::Chunked | ReplyDelimit::Coded);
-        self.persist = self.link.persists(self.site, self.job) && !delimit.closes() && self.upload.is_complete();
+        self.persist = self.link.persists(self.site, self.job) && !delimit.closes() && self.client_has_sent_all();
         let to = ReplyTo { client_version: self.job.head.version, persist: self.persist };
         let early = std::mem::take(&mut self.front);
         // A piece that is half in the tiers belongs to the first chunk as a whole.
@@ -291,6 +291,12 @@ impl<'a> Relay<'a> {
             self.job.trail.handling = if was_held && chunked { Handling::Chunked } else { Handling::Streamed };
             counters.replies_streamed.add(1);
         }
+    }
+
+    /// Whether the request is read to its end, so that what follows on the client's connection is the next head. How much
+    /// of it the server has taken matters for the server's connection alone.
+    fn client_has_sent_all(&self) -> bool {
+        !self.link.input_belongs_to(self.job.seq)
     }
 
     /// Sends what the client takes.
