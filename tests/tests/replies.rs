@@ -145,6 +145,23 @@ fn a_reply_over_hold_size_goes_on_as_chunked_and_to_http_1_0_with_a_length() {
 }
 
 #[test]
+fn a_reply_of_exactly_hold_size_is_held_and_one_byte_more_is_chunked() {
+    const HOLD_SIZE: usize = 64 * 1024;
+    for length in [HOLD_SIZE, HOLD_SIZE + 1] {
+        let content = vec![b'x'; length];
+        let parts: Vec<&[u8]> = content.chunks(10_000).collect();
+        for bytes in [chunked(&parts), close_delimited(&content)] {
+            let server = ScriptedServer::start(then_close(bytes));
+            let device = Setup::before(&[server.address()]).upstream("hold_size = \"64KiB\"").start();
+            let reply = device.client().get("/");
+            let framing = if length == HOLD_SIZE { Framing::Length(length as u64) } else { Framing::Chunked };
+            assert_eq!(reply.head.framing, framing, "{length} bytes");
+            assert!(reply.content == content, "{} bytes", reply.content.len());
+        }
+    }
+}
+
+#[test]
 fn a_reply_larger_than_every_tier_is_close_delimited_to_an_http_1_0_client() {
     let content = vec![b'x'; 8 << 20];
     let server = ScriptedServer::start(then_close(close_delimited(&content)));

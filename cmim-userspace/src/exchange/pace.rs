@@ -74,7 +74,7 @@ impl Gate {
         if moment.whole {
             return Decision::Open(ReplyDelimit::Length(moment.held));
         }
-        let over = until.is_some_and(|until| moment.held >= bounds.hold_size || moment.now >= until);
+        let over = until.is_some_and(|until| moment.held > bounds.hold_size || moment.now >= until);
         if !over && !moment.full {
             return Decision::Wait;
         }
@@ -96,7 +96,7 @@ pub(super) fn read_ahead(gate: Gate, due: bool, blocked: Option<Duration>, roomy
     match gate {
         Gate::Holding { until: None, .. } => u64::MAX,
         // Above hold_size the gate opens; until it is this reply's turn, the server waits.
-        Gate::Holding { until: Some(_), .. } => bounds.hold_size,
+        Gate::Holding { until: Some(_), .. } => bounds.hold_size.saturating_add(1),
         Gate::Open { .. } if due && blocked.is_none_or(|since| since < SLOW_AFTER) => READ_AHEAD,
         Gate::Open { .. } if roomy => bounds.hold_size.max(READ_AHEAD),
         Gate::Open { .. } => bounds.memory_per_reply.max(READ_AHEAD),
@@ -126,9 +126,12 @@ mod tests {
         let now = Instant::now();
         let gate = Gate::holding(HoldUntil::Auto, Fallback::Chunked, &BOUNDS, now);
         assert_eq!(gate.decide(&moment(now), &BOUNDS), Decision::Wait);
+        let largest = Moment { held: 1000, ..moment(now) };
+        assert_eq!(gate.decide(&largest, &BOUNDS), Decision::Wait);
+        assert!(read_ahead(gate, true, None, true, &BOUNDS) > largest.held, "its end is still to be read");
         let ends = [
             Moment { now: now + BOUNDS.hold_time, ..moment(now) },
-            Moment { held: 1000, ..moment(now) },
+            Moment { held: 1001, ..moment(now) },
             Moment { full: true, ..moment(now) },
         ];
         for end in ends {
