@@ -110,7 +110,12 @@ impl Ram {
 
     /// Whether staging room is going to come back without anyone's doing: bytes in it are being written.
     pub(super) fn staging_moves(&self) -> bool {
-        self.staging.used() > self.stranded.load(Ordering::SeqCst)
+        self.staging_moves_beside(0)
+    }
+
+    /// The same, where the caller has just taken `own` bytes that nobody writes yet.
+    pub(super) fn staging_moves_beside(&self, own: u64) -> bool {
+        self.staging.used().saturating_sub(own) > self.stranded.load(Ordering::SeqCst)
     }
 
     pub(super) fn give_back(&self, account: Account, bytes: u64) {
@@ -193,7 +198,7 @@ mod tests {
         assert!(ram.take(75));
         assert_eq!((ram.take_staging(20), ram.take_staging(20), ram.take_staging(20)), (20, 5, 0));
         assert_eq!(ram.used(), 100);
-        assert!(ram.staging_moves());
+        assert!(ram.staging_moves() && ram.staging_moves_beside(5) && !ram.staging_moves_beside(25));
         ram.strand(25);
         assert!(!ram.staging_moves(), "all of it has nowhere to go");
         ram.moves_again(25);

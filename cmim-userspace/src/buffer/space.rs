@@ -74,6 +74,15 @@ impl Space {
         }
     }
 
+    /// Gives staging room back that was taken for a look and not used. Nobody can do more with it than before, so nobody is
+    /// told, least of all who asks; but where others took it for bytes that move, they have to decide anew.
+    pub(super) fn return_unused(&self, staged: u64) {
+        self.ram.give_back(Account::Staging, staged);
+        if staged > 0 && !self.ram.staging_moves() {
+            self.waiters.wake_all();
+        }
+    }
+
     /// Finds another place for a write that failed.
     pub(super) fn place_again(&self, write: &Arc<Write>) {
         let find = |from: &Extent| match self.find_room(None, &from.presence) {

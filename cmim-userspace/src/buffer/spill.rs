@@ -134,13 +134,13 @@ impl Held {
             return Placed::Taken;
         }
         let staged = space.ram.take_staging(count);
-        let moves = space.ram.staging_moves();
+        let moves = space.ram.staging_moves_beside(staged);
         if staged > 0 && (staged >= count.min(LEAST_WRITE) || !moves) {
             self.take(bytes, staged, Account::Staging, true);
             self.hand_over(&space);
             return Placed::Taken;
         }
-        space.release(Owed { ordinary: 0, staging: staged });
+        space.return_unused(staged);
         // What it has gathered frees RAM once it is written.
         if self.gathered_bytes > 0 {
             self.hand_over(&space);
