@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cmim_tests::client::request;
 use cmim_tests::deadline::{PATIENCE, until_true};
-use cmim_tests::origin::faulty::{close_delimited, ok};
+use cmim_tests::origin::faulty::{chunk, close_delimited, ok};
 use cmim_tests::{Client, Device, ScriptedServer, Setup};
 
 const CLIENTS: usize = 20;
@@ -103,6 +103,28 @@ fn a_client_that_stops_reading_is_let_go_after_client_write() {
     until_true("the client is let go", PATIENCE, || device.figure("/client_connections/open") == 0);
     until_true("and its memory", PATIENCE, || device.figure("/buffers/memory/used") == 0);
     assert!(client.try_reply("GET").is_err());
+}
+
+#[test]
+fn a_flood_of_small_chunks_takes_no_more_memory_than_the_account_says() {
+    const CHUNKS: usize = 1_000_000;
+    let server = ScriptedServer::start(|side| {
+        if side.request().is_some() {
+            side.send("HTTP/1.1 200 OK\r\nX-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n\r\n");
+            side.send(chunk(b"x").repeat(CHUNKS));
+            side.send("0\r\n\r\n");
+            side.wait_closed();
+        }
+    });
+    let device = Device::before(&[server.address()]);
+    let mut client = Client::connect_slow(device.address(), 4096);
+    let before = device.resident();
+    client.send(request("GET", "/", "", b""));
+    until_true("the device has all of it", PATIENCE, || device.figure("/server_connections/idle") == 1);
+    let (grown, told) = (device.resident() - before, device.figure("/buffers/memory/used"));
+    assert!(grown < 2 * told + 20_000_000, "{grown} bytes more are resident, {told} in the account");
+    client.wire().socket().set_recv_buffer_size(1 << 20).expect("a receive buffer");
+    assert!(client.reply().content == vec![b'x'; CHUNKS], "the content differs");
 }
 
 #[test]

@@ -33,6 +33,7 @@ mod writer;
 pub use content::{Full, Held};
 pub use error::BufferError;
 pub use figures::{Figures, Report};
+pub use part::COPY_BELOW;
 pub use pool::{BufferPool, ReadSize};
 pub use send::SendError;
 pub use store::{Store, kind_name};

@@ -11,7 +11,7 @@ use super::write::{Place, Write};
 const OWN_MOST: usize = 16 * 1024;
 /// Pieces below this size are copied when they have to wait: one that is a slice of a large read buffer would keep all
 /// of that buffer in RAM, and the account would know nothing of it.
-pub(super) const COPY_BELOW: usize = OWN_MOST;
+pub const COPY_BELOW: usize = OWN_MOST;
 
 /// A stretch of bytes.
 #[derive(Debug)]

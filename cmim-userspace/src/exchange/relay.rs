@@ -35,6 +35,8 @@ use crate::reply::Plan;
 /// After so many bytes everybody else has a turn: hundreds of long replies that begin at a time would keep the short ones
 /// waiting.
 const BURST: u64 = ReadSize::Bulk.bytes() as u64;
+/// Behind the data of a chunk.
+const CHUNK_END: &[u8] = b"\r\n";
 
 /// How a relay ended.
 #[derive(Debug)]
@@ -84,6 +86,8 @@ pub(super) struct Relay<'a> {
     carrying: Carrying<'a>,
     /// A piece that is on its way into the tiers.
     piece: Option<Bytes>,
+    /// What is still to go behind it, or behind what is held: the end of its chunk, or nothing.
+    chunk_end: &'static [u8],
     /// No tier had room for it at the last try.
     full: bool,
     gate: Gate,
@@ -149,6 +153,7 @@ impl<'a> Relay<'a> {
             pipe: None,
             carrying,
             piece: None,
+            chunk_end: b"",
             full: false,
             gate: Gate::Open { chunked: false },
             persist: false,
@@ -278,7 +283,10 @@ impl<'a> Relay<'a> {
             }
         });
         self.gate = Gate::Open { chunked };
-        if chunked && first_chunk > 0 && self.piece.is_none() {
+        if chunked && first_chunk > 0 {
+            self.chunk_end = CHUNK_END;
+        }
+        if self.piece.is_none() {
             self.end_piece();
         }
         self.link.record.doing(Doing::Replying);
