@@ -165,7 +165,8 @@ impl Held {
         Poll::Ready(Ok(()))
     }
 
-    fn stop_waiting(&mut self) {
+    /// Room is no longer waited for: what it was for goes another way.
+    pub fn stop_waiting(&mut self) {
         if std::mem::take(&mut self.waiting) && !self.store.space.waiters.forget(self.name) {
             // It was woken for room of which there may be more than it took.
             self.store.space.waiters.wake(0);

@@ -29,18 +29,22 @@ impl Wake for Woken {
     }
 }
 
+/// The first tier writes nothing until the sender is gone.
+fn hold_writes(world: &World, wait: mpsc::Receiver<()>) {
+    world.faults[0].plan(move |_, call| {
+        if call == Call::Write {
+            let _: Result<(), mpsc::RecvError> = wait.recv();
+        }
+        None
+    });
+}
+
 #[test]
 fn a_remnant_of_room_that_is_too_small_to_begin_a_write_wakes_nobody() {
     // 48 KiB for bytes that stay, 16 for those on their way.
     let world = World::new(64 * KIB, 64 * KIB, MIB, 0);
     let (go_on, wait) = mpsc::channel::<()>();
-    world.faults[0].plan(move |_, call| {
-        if call == Call::Write {
-            // Until the sender is gone.
-            let _: Result<(), mpsc::RecvError> = wait.recv();
-        }
-        None
-    });
+    hold_writes(&world, wait);
     run(async {
         let mut staying = Held::new(&world.store);
         append_content(&mut staying, 1, 48 * KIB, 4096).await.unwrap();
@@ -58,6 +62,32 @@ fn a_remnant_of_room_that_is_too_small_to_begin_a_write_wakes_nobody() {
         drop(go_on);
         until("it is told of the room", || woken.times() > 0);
         assert_eq!(waiting.poll_append(cx, &mut piece), Poll::Ready(Ok(())));
+        assert_content(&drain(&mut waiting).await.unwrap(), 3, 0);
+    });
+    world.comes_to_rest();
+}
+
+#[test]
+fn a_content_that_goes_another_way_is_not_told_of_room_any_more() {
+    let world = World::new(64 * KIB, 64 * KIB, MIB, 0);
+    run(async {
+        let mut staying = Held::new(&world.store);
+        append_content(&mut staying, 1, 48 * KIB, 4096).await.unwrap();
+        let (go_on, wait) = mpsc::channel::<()>();
+        hold_writes(&world, wait);
+        let mut moving = Held::new(&world.store);
+        append(&mut moving, bytes(2, 0, 16 * 1024)).await.unwrap();
+
+        let mut waiting = Held::new(&world.store);
+        let mut piece = Some(bytes(3, 0, 10 * 1024));
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(waiting.poll_append(&mut Context::from_waker(&waker), &mut piece).is_pending());
+        waiting.stop_waiting();
+        waiting.append_unaccounted(piece.take().unwrap());
+        drop(go_on);
+        until("it is written", || moving.flying() == 0);
+        assert_eq!(woken.times(), 0);
         assert_content(&drain(&mut waiting).await.unwrap(), 3, 0);
     });
     world.comes_to_rest();

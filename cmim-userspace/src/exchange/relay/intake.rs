@@ -42,6 +42,8 @@ impl Relay<'_> {
             let moved = self.keep(cx);
             if self.piece.is_some() {
                 self.release_followers();
+            } else {
+                self.finish_at_length();
             }
             return Ok(moved);
         }
@@ -128,7 +130,9 @@ impl Relay<'_> {
         }
         let polled = self.held.poll_append(cx, &mut self.piece);
         self.full = matches!(polled, Poll::Ready(Err(_)));
-        if self.full && self.passes() {
+        // Also where a drive is awaited: whoever has got all before it need not wait for that.
+        if self.piece.is_some() && self.passes() {
+            self.held.stop_waiting();
             self.held.append_unaccounted(self.piece.take().unwrap_or_default());
             self.full = false;
         }
