@@ -5,8 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cmim_tests::client::request;
-use cmim_tests::deadline::{PATIENCE, until_true};
+use cmim_tests::deadline::{PATIENCE, until, until_true};
 use cmim_tests::origin::faulty::{chunk, close_delimited, ok};
+use cmim_tests::skip::without_root;
 use cmim_tests::{Client, Device, ScriptedServer, Setup};
 
 const CLIENTS: usize = 20;
@@ -103,6 +104,48 @@ fn a_client_that_stops_reading_is_let_go_after_client_write() {
     until_true("the client is let go", PATIENCE, || device.figure("/client_connections/open") == 0);
     until_true("and its memory", PATIENCE, || device.figure("/buffers/memory/used") == 0);
     assert!(client.try_reply("GET").is_err());
+}
+
+/// What becomes of a reply on the sockmap lane of which `sent` bytes come and the client reads as many as it is said to:
+/// the reason that is logged, and after what time.
+fn end_on_the_sockmap_lane(timeouts: &str, sent: usize, reads: bool) -> (String, Duration) {
+    const LENGTH: usize = 64_000_000;
+    let server = ScriptedServer::start(move |side| {
+        if side.request().is_some() {
+            side.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"));
+            side.send(vec![b'x'; sent]);
+            side.wait_closed();
+        }
+    });
+    let device = Setup::before(&[server.address()])
+        .kernel("auto", "splice = \"sockmap\"\nlocal_bypass = \"off\"")
+        .timeouts(timeouts)
+        .start();
+    let mut client = Client::connect_slow(device.address(), 65_536);
+    let start = Instant::now();
+    client.send(request("GET", "/", "", b""));
+    client.head("GET");
+    if reads {
+        client.wire().exactly(sent as u64, &mut |_| ()).expect("what the server has sent");
+    }
+    let line = until("the end", PATIENCE, || device.access_log().pop());
+    assert_eq!(device.figure("/lanes/sockmap/splices_total"), 1, "{}", device.status());
+    (line["reason"].as_str().unwrap_or_default().to_owned(), start.elapsed())
+}
+
+#[test]
+fn on_the_sockmap_lane_each_side_has_its_own_time() {
+    if without_root("on_the_sockmap_lane_each_side_has_its_own_time") {
+        return;
+    }
+    let (reason, after) =
+        end_on_the_sockmap_lane("server_idle = \"200ms\"\nclient_write = \"1500ms\"", 64_000_000, false);
+    assert_eq!(reason, "the client went away", "after {after:?}");
+    assert!(after >= Duration::from_millis(1500), "{after:?}");
+    let (reason, after) =
+        end_on_the_sockmap_lane("server_idle = \"1500ms\"\nclient_write = \"200ms\"", 1_000_000, true);
+    assert_eq!(reason, "the server's reply made no progress within server_idle", "after {after:?}");
+    assert!(after >= Duration::from_millis(1500), "{after:?}");
 }
 
 #[test]

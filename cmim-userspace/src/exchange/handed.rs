@@ -16,6 +16,7 @@ use super::relay::Relayed;
 use super::site::Site;
 use super::timer::Timer;
 use super::trail::Handling;
+use crate::config::model::Timeouts;
 use crate::h1::{self, ReplyDelimit, ReplyTo};
 use crate::job::State;
 use crate::lane::sockmap::{Content, Fault, Left};
@@ -89,7 +90,7 @@ async fn hand_over(
     let head = site.buffers.written(|out| h1::encode::reply(&answered.head, &to, ReplyDelimit::Length(length), out));
     send(site, link, job.seq, head).await?;
     let mut timer = link.take_timer();
-    let mut seen = Seen { carried: 0, at: Instant::now() };
+    let mut seen = Seen::new(0, &site.config.timeouts);
     let outcome = poll_fn(|cx| poll(cx, site, &mut content, &mut seen, &mut timer)).await;
     link.keep_timer(timer);
     job.trail.bytes_out = content.carried();
@@ -102,9 +103,18 @@ async fn hand_over(
 struct Seen {
     carried: u64,
     at: Instant,
+    /// When that is looked at next.
+    look_at: Instant,
 }
 
-/// Goes on with the content, as long as it moves.
+impl Seen {
+    fn new(carried: u64, timeouts: &Timeouts) -> Self {
+        let now = Instant::now();
+        Self { carried, at: now, look_at: now + timeouts.server_idle.min(timeouts.client_write) }
+    }
+}
+
+/// Goes on with the content, as long as it moves. Where it does not, the side that is waited for has its own time.
 fn poll(
     cx: &mut Context<'_>,
     site: &Site,
@@ -122,11 +132,20 @@ fn poll(
         }
         // Nobody is woken while the kernel moves bytes: whether they move is seen when time is up.
         let timeouts = &site.config.timeouts;
-        ready!(timer.poll_until(cx, seen.at + timeouts.server_idle.min(timeouts.client_write)));
+        ready!(timer.poll_until(cx, seen.look_at));
         let carried = content.carried();
-        if carried == seen.carried {
-            return Poll::Ready(Err(Failure::ServerIdle));
+        if carried != seen.carried {
+            *seen = Seen::new(carried, timeouts);
+            continue;
         }
-        *seen = Seen { carried, at: Instant::now() };
+        let (patience, failure) = if content.waits_for_target() {
+            (timeouts.client_write, Failure::ClientGone)
+        } else {
+            (timeouts.server_idle, Failure::ServerIdle)
+        };
+        seen.look_at = seen.at + patience;
+        if Instant::now() >= seen.look_at {
+            return Poll::Ready(Err(failure));
+        }
     }
 }

@@ -155,6 +155,19 @@ impl<'a> Direction<'a> {
         self.relayed + spliced
     }
 
+    /// Whether bytes that have come wait for the target, so that it is for that side to move.
+    pub(super) fn waits_for_target(&self, splice: &Splice<'_>) -> bool {
+        match self.phase {
+            Phase::Relaying => !self.own().is_empty(),
+            Phase::Draining => true,
+            // A target that cannot be asked is about to fail by itself.
+            Phase::Carried => {
+                splice.progress(self.way).is_ok_and(|progress| !splice.is_drained(self.way, &progress).unwrap_or(true))
+            }
+            Phase::Ended => false,
+        }
+    }
+
     /// Writes what is here and reads what has come; hands over to the kernel where nothing has.
     fn relay(
         &mut self,

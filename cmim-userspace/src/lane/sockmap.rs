@@ -161,6 +161,12 @@ impl<'a> Content<'a> {
         self.direction.carried(&self.splice)
     }
 
+    /// Whether bytes that the source has sent wait for the target; where not, the source is waited for.
+    #[must_use]
+    pub fn waits_for_target(&self) -> bool {
+        self.direction.waits_for_target(&self.splice)
+    }
+
     /// Gives the source back once everything is carried.
     #[must_use]
     pub fn finish(self) -> Left {
