@@ -3,7 +3,7 @@
 use std::thread;
 
 use cmim_tests::client::request;
-use cmim_tests::deadline::PATIENCE;
+use cmim_tests::deadline::{PATIENCE, until_true};
 use cmim_tests::origin::obedient::{FAULTS, assert_pages, gets, page};
 use cmim_tests::wire::WireError;
 use cmim_tests::{Client, Crew, Device};
@@ -103,6 +103,25 @@ fn assert_answered_behind(device: &Device, methods: &[&str], stack: &[u8], expec
         assert_eq!(reply.status(), *status, "reply {number} ({method}): {reply:?}");
     }
     client.get("/behind").assert_whole(b"/behind");
+}
+
+#[test]
+fn a_reply_that_must_be_held_waits_for_room_until_its_turn() {
+    let crew = Crew::of(3);
+    let device = crew
+        .setup("")
+        .buffer("memory = \"100KiB\"\nmemory_per_reply = \"100KiB\"")
+        .upstream("length_rewrite = \"always\"")
+        .start();
+    let targets = ["/1?stall&size=1000", "/2?as=chunked&size=80000", "/3?as=chunked&size=60000"];
+    let mut client = device.client();
+    client.send(gets(&targets[..2]));
+    until_true("the second is held", PATIENCE, || device.figure("/buffers/memory/used") == 80_000);
+    client.send(gets(&targets[2..]));
+    until_true("the third finds no room", PATIENCE, || device.figure("/buffers/memory/refused_total") > 0);
+    crew.release();
+    assert_pages(&mut client, &targets);
+    client.assert_quiet();
 }
 
 #[test]

@@ -78,10 +78,12 @@ impl Gate {
         if !over && !moment.full {
             return Decision::Wait;
         }
+        // Before its turn nothing is gained by giving up the length, and the replies before it make room.
+        if !moment.due {
+            return Decision::Wait;
+        }
         match otherwise {
             Fallback::Refuse => Decision::GiveUp,
-            // Before its turn nothing is gained by giving up the length.
-            Fallback::Chunked | Fallback::UntilClose if !moment.due => Decision::Wait,
             Fallback::Chunked => Decision::Open(ReplyDelimit::Chunked),
             Fallback::UntilClose => Decision::Open(ReplyDelimit::UntilClose),
         }
@@ -146,7 +148,9 @@ mod tests {
         let gate = Gate::holding(HoldUntil::Whole, Fallback::Refuse, &BOUNDS, now);
         let late = Moment { now: now + BOUNDS.hold_time * 100, held: 1 << 40, ..moment(now) };
         assert_eq!(gate.decide(&late, &BOUNDS), Decision::Wait);
-        assert_eq!(gate.decide(&Moment { full: true, ..late }, &BOUNDS), Decision::GiveUp);
+        let full = Moment { full: true, ..late };
+        assert_eq!(gate.decide(&full, &BOUNDS), Decision::GiveUp);
+        assert_eq!(gate.decide(&Moment { due: false, ..full }, &BOUNDS), Decision::Wait, "those before it make room");
     }
 
     #[test]
