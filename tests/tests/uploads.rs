@@ -279,6 +279,26 @@ fn upload(socket: &mut std::net::TcpStream, pattern: Pattern, chunked: bool) -> 
 }
 
 #[test]
+fn without_file_tiers_uploads_leave_half_of_the_memory_to_others() {
+    let server = ScriptedServer::start(ok);
+    let device = Setup::before(&[server.address()]).buffer("memory = \"2MiB\"").start();
+    let mut client = device.client();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1900000\r\n\r\n");
+    client.send(vec![b'x'; 1_800_000]);
+    until_true("more than half goes on to the server", PATIENCE, || server.bytes_received() > 1_700_000);
+    assert!(device.figure("/buffers/memory/used") < 1_200_000, "{}", device.status());
+    // Who waits to be asked for a content is asked here all the same.
+    let mut other = device.client();
+    other.send("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(other.head("PUT").status, 100);
+    other.send("hi");
+    other.reply_to("PUT").assert_whole(b"ok");
+    client.send(vec![b'x'; 100_000]);
+    client.reply_to("PUT").assert_whole(b"ok");
+    device.wait_until_at_rest(PATIENCE);
+}
+
+#[test]
 fn an_upload_goes_to_a_second_server_whole_where_the_first_refuses_the_connection() {
     let directory = tempfile::tempdir().expect("a directory");
     let (refusing, server) = (Reserved::v4(), judge());

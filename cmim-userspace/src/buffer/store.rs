@@ -115,22 +115,11 @@ impl Store {
         Report { memory, tiers: tiers.collect() }
     }
 
-    /// Bytes of RAM that are taken; cheap.
+    /// Whether there is room for what could as well wait elsewhere: without file tiers, replies that wait for their length
+    /// need the rest of RAM more.
     #[must_use]
-    pub fn memory_used(&self) -> u64 {
-        self.space.ram.used()
-    }
-
-    /// Whether anything but RAM can hold a content.
-    #[must_use]
-    pub fn has_file_tiers(&self) -> bool {
-        !self.space.tiers.is_empty()
-    }
-
-    /// Bytes of the RAM tier.
-    #[must_use]
-    pub fn memory_size(&self) -> u64 {
-        self.space.ram.size()
+    pub fn has_room_to_spare(&self) -> bool {
+        !self.space.tiers.is_empty() || self.space.ram.used() < self.space.ram.size() / 2
     }
 
     /// Lets another process open the same directories while this one finishes: for a hand-over to a new binary.

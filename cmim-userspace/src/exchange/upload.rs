@@ -46,9 +46,14 @@ impl Gathered {
         let mut held = Box::new(Held::for_replay(&site.store));
         match job.upstream.model.request_buffering {
             RequestBuffering::Never => {}
-            RequestBuffering::Auto => gathered.fill(site, link, job, &mut held, job.upstream.model.hold_size).await?,
+            RequestBuffering::Auto => {
+                let hold_size = job.upstream.model.hold_size;
+                // The beginning always: who waits for a 100 is answered with it.
+                let goes_on = |gathered| gathered == 0 || (gathered < hold_size && site.store.has_room_to_spare());
+                gathered.fill(site, link, job, &mut held, goes_on).await?;
+            }
             RequestBuffering::Always => {
-                gathered.fill(site, link, job, &mut held, u64::MAX).await?;
+                gathered.fill(site, link, job, &mut held, |_| true).await?;
                 if !gathered.is_whole() {
                     return Err(Failure::NoRoomForContent);
                 }
@@ -84,8 +89,16 @@ impl Gathered {
         }
     }
 
-    /// Fills `held` up to `enough` bytes, or as far as there is room: what is left goes on to the server as it comes.
-    async fn fill(&mut self, site: &Site, link: &Link, job: &Job, held: &mut Held, enough: u64) -> Result<(), Failure> {
+    /// Fills `held` while `goes_on` says so of what it has, and as far as there is room: what is left goes on to the server
+    /// as it comes.
+    async fn fill(
+        &mut self,
+        site: &Site,
+        link: &Link,
+        job: &Job,
+        held: &mut Held,
+        goes_on: impl Fn(u64) -> bool,
+    ) -> Result<(), Failure> {
         let mut invitation = Invitation::new(job, link);
         let mut timer = Timer::default();
         let mut progress = Instant::now();
@@ -99,7 +112,7 @@ impl Gathered {
                         Poll::Pending => return Poll::Pending,
                     }
                 }
-                let Some(content) = self.rest.as_mut().filter(|_| held.total() < enough) else {
+                let Some(content) = self.rest.as_mut().filter(|_| goes_on(held.total())) else {
                     return Poll::Ready(Ok(()));
                 };
                 if invitation.poll(cx, link)?.is_ready() {

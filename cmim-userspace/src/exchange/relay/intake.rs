@@ -175,11 +175,9 @@ impl Relay<'_> {
 
     /// Whether the tiers can spare room for what could as well wait in the server.
     pub(super) fn has_room_ahead(&self) -> bool {
-        let store = &self.site.store;
         // A server whose reply cannot be whole here has to wait for the client one way or the other.
         let fits = self.content.left().is_none_or(|left| self.held.len().saturating_add(left) <= self.bounds.hold_size);
-        // Replies that wait for their length need the RAM more.
-        fits && (store.has_file_tiers() || store.memory_used() < store.memory_size() / 2)
+        fits && self.site.store.has_room_to_spare()
     }
 
     /// Whether the server is read further.
