@@ -123,9 +123,9 @@ impl Held {
         }
     }
 
-    /// Whether it has ever left RAM.
+    /// Whether it has ever moved on from RAM.
     pub fn has_spilled(&self) -> bool {
-        self.spill.is_some()
+        self.spill.as_ref().is_some_and(|spill| spill.has_begun())
     }
 
     /// Takes `piece`, or as much of it as there is room for; what is left in it was not taken.

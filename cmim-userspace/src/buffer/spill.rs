@@ -34,6 +34,8 @@ pub(super) struct Spill {
     ahead: VecDeque<Ahead>,
     /// The last extent that got any.
     last: Option<Arc<Extent>>,
+    /// A tier has given it room.
+    has_begun: bool,
     /// Being brought into the page cache.
     pub fetch: Option<Arc<Fetch>>,
     /// Of the file of the part that is sent: known to be in the page cache.
@@ -77,7 +79,18 @@ impl Ahead {
 
 impl Spill {
     fn new(tiers: usize) -> Self {
-        Self { presence: Presence::new(tiers), ahead: VecDeque::new(), last: None, fetch: None, cached: 0..0 }
+        Self {
+            presence: Presence::new(tiers),
+            ahead: VecDeque::new(),
+            last: None,
+            has_begun: false,
+            fetch: None,
+            cached: 0..0,
+        }
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     pub(super) fn is_in(&self, tier: usize) -> bool {
@@ -116,12 +129,12 @@ impl Held {
         if self.flying() >= FLYING_BLOCKS * space.block {
             return Placed::Behind;
         }
-        let spill = self.spill.get_or_insert_with(|| {
-            space.ram.content_spilled();
-            Box::new(Spill::new(space.tiers.len()))
-        });
+        let spill = self.spill.get_or_insert_with(|| Box::new(Spill::new(space.tiers.len())));
         let wanted = (bytes.len() as u64).min(space.block);
         let (room, soon) = spill.reserve(&space, self.gathered_bytes + wanted);
+        if room > 0 && !std::mem::replace(&mut spill.has_begun, true) {
+            space.ram.content_spilled();
+        }
         let count = room.saturating_sub(self.gathered_bytes).min(wanted);
         if count == 0 {
             return if soon { Placed::Crowded } else { Placed::Full };

@@ -94,6 +94,27 @@ fn a_content_that_goes_another_way_is_not_told_of_room_any_more() {
 }
 
 #[test]
+fn only_a_content_that_found_room_in_a_file_counts_as_spilled() {
+    let world = World::new(256 * KIB, 16 * KIB, 64 * KIB, 0);
+    run(async {
+        let mut first = Held::new(&world.store);
+        append_content(&mut first, 1, 80 * KIB, 4096).await.unwrap();
+        assert!(first.has_spilled());
+        let mut second = Held::new(&world.store);
+        append_content(&mut second, 2, 40 * KIB, 4096).await.unwrap();
+        assert_eq!((second.tier(), second.has_spilled()), ("memory", false));
+        assert_eq!(world.store.report().memory.spilled_total, 1);
+        drop(first);
+        until("the tier is empty", || world.used()[1] == 0);
+        append_content(&mut second, 2, 16 * KIB, 4096).await.unwrap();
+        assert!(second.has_spilled());
+        assert_eq!(world.store.report().memory.spilled_total, 2);
+        assert_content(&drain(&mut second).await.unwrap(), 2, 0);
+    });
+    world.comes_to_rest();
+}
+
+#[test]
 fn a_staging_part_below_the_least_write_is_used_all_the_same() {
     // 6 KiB for bytes that stay, 2 for those on their way.
     let world = World::new(8 * KIB, 8 * KIB, MIB, 0);

@@ -45,6 +45,7 @@ impl Relay<'_> {
             } else {
                 self.finish_at_length();
             }
+            self.note_tier();
             return Ok(moved);
         }
         if self.splices() {
@@ -60,6 +61,7 @@ impl Relay<'_> {
         if let Some(data) = self.unload_pipe()? {
             self.begin_piece(data);
             self.keep(cx);
+            self.note_tier();
             return Ok(true);
         }
         let Some(connection) = &mut self.connection else { return Ok(false) };
@@ -72,11 +74,7 @@ impl Relay<'_> {
                 self.begin_piece(data);
                 self.keep(cx);
                 self.finish_at_length();
-                self.job.progress.has(self.content_bytes, self.held.tier());
-                if self.held.has_spilled() && !self.job.trail.spilled {
-                    self.job.trail.spilled = true;
-                    self.site.counters.replies_spilled.add(1);
-                }
+                self.note_tier();
                 Ok(true)
             }
             Piece::End { trailers } => {
@@ -141,6 +139,15 @@ impl Relay<'_> {
             return true;
         }
         self.piece.as_ref().map_or(0, Bytes::len) < before
+    }
+
+    /// Notes how much there is of the reply, and how far down the tiers.
+    fn note_tier(&mut self) {
+        self.job.progress.has(self.content_bytes, self.held.tier());
+        if self.held.has_spilled() && !self.job.trail.spilled {
+            self.job.trail.spilled = true;
+            self.site.counters.replies_spilled.add(1);
+        }
     }
 
     /// Whether the next piece goes past the account: a client that is due and has got all before it gets it at once,
