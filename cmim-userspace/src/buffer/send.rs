@@ -7,6 +7,7 @@
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 use super::content::Held;
 use super::part::Part;
 use super::reader::Fetch;
+use super::spool::Spool;
 use super::write::{Place, Whereabouts};
 use crate::config::model::TierKind;
 use crate::net::Stream;
@@ -37,6 +39,27 @@ pub enum SendError {
     /// The tier cannot give back what it was given: the rest of the content is lost.
     #[error("a held content is lost: {0}")]
     Lost(#[source] io::Error),
+}
+
+/// A range of a tier's file that is known to be in the page cache. Offsets alone would be taken for those of another
+/// tier's file, to which a content moves on.
+#[derive(Debug, Default)]
+pub(super) struct Cached {
+    file: Weak<Spool>,
+    range: Range<u64>,
+}
+
+impl Cached {
+    fn new(place: &Place, range: Range<u64>) -> Self {
+        Self { file: Arc::downgrade(&place.extent.spool), range }
+    }
+
+    /// Whether it has the front of `place` and ends within it.
+    fn begins(&self, place: &Place) -> bool {
+        std::ptr::eq(self.file.as_ptr(), Arc::as_ptr(&place.extent.spool))
+            && self.range.contains(&place.range.start)
+            && self.range.end <= place.range.end
+    }
 }
 
 impl Held {
@@ -92,7 +115,7 @@ impl Held {
         let Some(spill) = &mut self.spill else { return Poll::Ready(Ok(0)) };
         let spool = &place.extent.spool;
         let mut offset = place.range.start;
-        let most = (spill.cached.end.min(place.range.end) - offset).min(SEND_MOST);
+        let most = (spill.cached.range.end.min(place.range.end) - offset).min(SEND_MOST);
         match to.poll_send_file(cx, spool.file(), &mut offset, usize::try_from(most).unwrap_or(usize::MAX)) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(lost(place, Errno::IO))),
             Poll::Ready(Ok(count)) => Poll::Ready(Ok(count)),
@@ -104,7 +127,7 @@ impl Held {
             Poll::Pending => {
                 // Until the client takes more, pages may go; where the kernel cannot tell, they are taken to stay.
                 if spool.tells_cached() {
-                    spill.cached = 0..0;
+                    spill.cached = Cached::default();
                 }
                 Poll::Pending
             }
@@ -116,7 +139,7 @@ impl Held {
         let Some(spill) = &mut self.spill else { return Poll::Ready(Ok(())) };
         let spool = &place.extent.spool;
         let offset = place.range.start;
-        if spill.cached.contains(&offset) && spill.cached.end <= place.range.end {
+        if spill.cached.begins(place) {
             return Poll::Ready(Ok(()));
         }
         if let Some(fetch) = spill.fetch.as_ref().filter(|fetch| fetch.brings(&place.extent, offset)) {
@@ -124,12 +147,12 @@ impl Held {
             if place.losses != spool.losses() {
                 return Poll::Ready(Err(lost(place, Errno::IO)));
             }
-            spill.cached = offset..fetch.range.end;
+            spill.cached = Cached::new(place, offset..fetch.range.end);
             spill.fetch = None;
         } else {
             let window = window(place, offset);
             if spool.is_cached(&window) {
-                spill.cached = window;
+                spill.cached = Cached::new(place, window);
             } else {
                 let fetch = Fetch::ask(&place.extent, window);
                 // Not done yet, so that this registers the task.
@@ -149,7 +172,7 @@ impl Held {
     fn look_ahead(&mut self, place: &Place) {
         let Some(spill) = &mut self.spill else { return };
         let next = match self.parts.get(self.at.part + 1) {
-            _ if spill.cached.end < place.range.end => (place, window(place, spill.cached.end)),
+            _ if spill.cached.range.end < place.range.end => (place, window(place, spill.cached.range.end)),
             Some(Part::File(next)) => (next, window(next, next.range.start)),
             _ => return,
         };

@@ -118,8 +118,12 @@ impl Space {
         if self.stranded_count.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let stranded = std::mem::take(&mut *self.stranded.lock());
-        self.stranded_count.store(0, Ordering::SeqCst);
+        let stranded = {
+            let mut stranded = self.stranded.lock();
+            // Under the lock: one that comes right behind is not to be counted away.
+            self.stranded_count.store(0, Ordering::SeqCst);
+            std::mem::take(&mut *stranded)
+        };
         for write in stranded.iter().filter_map(Weak::upgrade) {
             self.place_again(&write);
         }

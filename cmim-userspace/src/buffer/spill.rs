@@ -6,7 +6,6 @@
 //! write for as long as that waits for its turn, so that blocks grow by themselves when a tier falls behind.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -17,6 +16,7 @@ use super::extent::{Extent, Presence};
 use super::part::{Part, Piece};
 use super::ram::{Account, Owed};
 use super::reader::Fetch;
+use super::send::Cached;
 use super::space::Space;
 use super::tier::Room;
 use super::write::{Place, Whereabouts, Write};
@@ -38,8 +38,8 @@ pub(super) struct Spill {
     has_begun: bool,
     /// Being brought into the page cache.
     pub fetch: Option<Arc<Fetch>>,
-    /// Of the file of the part that is sent: known to be in the page cache.
-    pub cached: Range<u64>,
+    /// What comes next of the part that is sent, as far as it is known to be in the page cache.
+    pub cached: Cached,
 }
 
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Spill {
             last: None,
             has_begun: false,
             fetch: None,
-            cached: 0..0,
+            cached: Cached::default(),
         }
     }
 

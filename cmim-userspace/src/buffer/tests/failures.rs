@@ -1,11 +1,14 @@
 //! Tiers that fail: no byte is lost that another tier could hold, and they come back without a restart.
 
 use std::fs;
+use std::future::poll_fn;
+use std::sync::mpsc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::world::{Dir, World, append_content, assert_content, drain, run, until};
+use super::world::{Dir, World, append_content, assert_content, drain, run, send, streams, until};
 use crate::buffer::content::{Full, Held};
 use crate::buffer::faults::Call;
 use crate::buffer::{Report, SendError};
@@ -160,6 +163,36 @@ fn what_is_no_longer_in_the_page_cache_is_read_from_the_device() {
         until("all is written", || held.flying() == 0);
         world.store.space.tiers[0].drop_cached();
         assert_content(&drain(&mut held).await.unwrap(), 1, 0);
+    });
+    world.comes_to_rest();
+}
+
+#[test]
+fn what_is_cached_of_one_tiers_file_says_nothing_of_anothers() {
+    // One extent of flash at the front of its file; the disk's file begins at the same offset.
+    let world = World::new(128 * KIB, 4 * KIB, 4 * KIB, 4 * MIB);
+    let (go_on, wait) = mpsc::channel::<()>();
+    run(async {
+        let mut held = Held::new(&world.store);
+        append_content(&mut held, 1, 40 * KIB, 4096).await.unwrap();
+        until("all is written", || held.flying() == 0);
+        world.store.space.tiers[1].forget_cached();
+        world.faults[1].plan(move |_, call| {
+            if call == Call::Read {
+                // Until the sender is gone.
+                let _: Result<(), mpsc::RecvError> = wait.recv();
+            }
+            None
+        });
+        let (to, _from) = streams();
+        let mut sent = 0;
+        while sent < 8 * KIB {
+            sent += send(&mut held, &to).await.unwrap() as u64;
+        }
+        let waits = poll_fn(|cx| Poll::Ready(held.poll_send(cx, &to).is_pending())).await;
+        assert!(waits && sent == 8 * KIB, "sent before it was read, and the worker would have waited for the disk");
+        drop(go_on);
+        assert_content(&drain(&mut held).await.unwrap(), 1, 8 * KIB);
     });
     world.comes_to_rest();
 }
