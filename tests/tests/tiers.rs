@@ -1,12 +1,15 @@
 //! C2 to C4: contents held in RAM, flash and on disk, bounded, accounted, and gone when they are sent.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cmim_tests::client::request;
 use cmim_tests::deadline::{PATIENCE, until, until_true};
+use cmim_tests::device::binary;
 use cmim_tests::mounts::in_own_mounts;
 use cmim_tests::pattern::{Pattern, serve};
 use cmim_tests::ports::Reserved;
@@ -290,9 +293,9 @@ fn with_tiers(tables: &str) -> Setup<'static> {
 fn unfit_directories_are_told_by_their_key_at_the_start() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
-    let missing = path.join("missing");
+    let missing = path.join("missing/tier");
     let tables = table("flash", &missing, 32 * MEBIBYTE);
-    assert_refuses_to_start(with_tiers(&tables), &["buffer.tier[0].path", "missing", "no such directory"]);
+    assert_refuses_to_start(with_tiers(&tables), &["buffer.tier[0].path", "missing", "no such directory", "mkdir -p"]);
 
     let file = path.join("file");
     std::fs::write(&file, "").expect("a file");
@@ -309,6 +312,37 @@ fn unfit_directories_are_told_by_their_key_at_the_start() {
 
     assert_refuses_to_start(with_tiers(&table("flash", path, 100)), &["buffer.tier[0].size", "100"]);
     assert_eq!(std::fs::read_to_string(&file).expect("the file"), "", "a file of somebody else");
+}
+
+#[test]
+fn a_missing_directory_is_made_by_the_start_and_not_by_a_check() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("tier");
+    let device = with_tiers(&table("flash", &path, 32 * MEBIBYTE)).start();
+    let mode = |path| std::fs::metadata(path).expect("a directory").mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    assert!(device.output().contains(&format!("made {}", path.display())), "{}", device.output());
+    std::fs::remove_dir(&path).expect("nothing in it");
+    let file = device.file().display().to_string();
+    let checked = Command::new(binary()).args(["check", &file]).output().expect("running cmim");
+    assert!(checked.status.success(), "{checked:?}");
+    assert!(!path.exists(), "a check changes nothing");
+}
+
+#[test]
+fn a_directory_that_is_made_belongs_to_whom_the_daemon_becomes() {
+    let name = "a_directory_that_is_made_belongs_to_whom_the_daemon_becomes";
+    if skip::without_root(name) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    // Its owner's to write to, and everybody's to look into.
+    let seen = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), seen).expect("permissions");
+    let path = directory.path().join("tier");
+    let _device = with_tiers(&table("flash", &path, 32 * MEBIBYTE)).daemon("user = \"nobody\"").start();
+    let owner = std::fs::metadata(&path).expect("a directory").uid();
+    assert_ne!(owner, 0);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A tier's directory: checked, and locked so that no other cmim uses it at the same time.
+//! A tier's directory: made where only its own name is missing, checked, and locked so that no other cmim uses it at the
+//! same time.
 
 use std::fs;
 use std::io;
@@ -6,11 +7,46 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, FlockOperation, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::error::{BufferError, Fault};
 use super::spool::NAME_PREFIX;
+use crate::config::model::Buffer;
+
+/// Directories that this process has made, empty as yet.
+#[derive(Debug, Default)]
+pub struct MadeDirectories(Vec<OwnedFd>);
+
+/// Makes the tiers' directories of which nothing but the last name is missing. What cannot be made is missing still when
+/// the tiers are opened, and that says so. A path of which more is missing may be on a file system that is not mounted.
+pub fn make_directories(buffer: &Buffer) -> MadeDirectories {
+    let mut made = Vec::new();
+    for (tier, model) in buffer.tiers.iter().enumerate() {
+        if let Ok(directory) = make(&model.path) {
+            tracing::info!("buffer.tier[{tier}].path: made {}", model.path.display());
+            made.push(directory);
+        }
+    }
+    MadeDirectories(made)
+}
+
+fn make(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::mkdir(path, Mode::RWXU)?;
+    // Not what a link leads to, by which somebody else may have replaced it since.
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+impl MadeDirectories {
+    /// Gives them to the user that the daemon becomes.
+    pub fn hand_to(self, uid: u32, gid: u32) {
+        for directory in self.0 {
+            // One that stays as it is cannot be written to by that user, and opening the tier says so.
+            let _: Result<(), Errno> =
+                rustix::fs::fchown(directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        }
+    }
+}
 
 /// Opens and locks the directory of the tier of this number. The lock lasts as long as the descriptor.
 pub(super) fn open(tier: usize, path: &Path) -> Result<OwnedFd, BufferError> {

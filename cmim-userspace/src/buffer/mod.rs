@@ -31,6 +31,7 @@ mod write;
 mod writer;
 
 pub use content::{Full, Held};
+pub use directory::{MadeDirectories, make_directories};
 pub use error::BufferError;
 pub use figures::{Figures, Report};
 pub use part::COPY_BELOW;

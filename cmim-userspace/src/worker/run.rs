@@ -19,7 +19,7 @@ use super::doorways::Doorways;
 use super::event_loop::{self, Crew, Phase, Sockets, Turn};
 use super::predecessor::{Predecessor, PredecessorError};
 use super::privileges::{self, User, UserError};
-use crate::buffer::{BufferError, Store};
+use crate::buffer::{self, BufferError, Store};
 use crate::config::{Config, Source};
 use crate::control::{self, ControlError, ControlSocket, Device};
 use crate::exchange::upstream::SharedUpstream;
@@ -151,10 +151,12 @@ impl Prepared {
             Some(_) => control::bind_beside(&config.daemon.control_socket)?,
             None => control::bind(&config.daemon.control_socket)?,
         };
+        let made = buffer::make_directories(&config.buffer);
         let gave_up_root = user.is_some();
         if let Some(user) = user {
             kernel.hand_to(user.uid, user.gid)?;
             control.hand_to(user.uid, user.gid)?;
+            made.hand_to(user.uid, user.gid);
             user.become_it()?;
             tracing::info!("running as {}", user.name);
         }

@@ -1,10 +1,11 @@
 //! What is said at the start about tiers that cannot be used.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::world::{Dir, World, buffer, tier};
-use crate::buffer::Store;
 use crate::buffer::content::Held;
+use crate::buffer::{Store, make_directories};
 use crate::config::model::TierKind;
 
 fn refusal(tiers: Vec<crate::config::model::Tier>) -> String {
@@ -18,6 +19,24 @@ fn a_missing_directory_is_named_with_the_way_out() {
     let said = refusal(vec![tier(TierKind::Flash, &path, 1 << 20)]);
     let path = path.display();
     assert_eq!(said, format!("buffer.tier[0].path: {path}: no such directory (mkdir -p {path})"));
+}
+
+#[test]
+fn a_directory_is_made_where_only_its_own_name_is_missing() {
+    let dir = Dir::new();
+    let present = dir.path.join("present");
+    fs::create_dir(&present).unwrap();
+    fs::set_permissions(&present, fs::Permissions::from_mode(0o750)).unwrap();
+    let (missing, far) = (dir.path.join("missing"), dir.path.join("far/away"));
+    let mode = |path| fs::metadata(path).unwrap().mode() & 0o777;
+    let tiers = |last| vec![tier(TierKind::Flash, &present, 1 << 20), tier(TierKind::Disk, last, 1 << 20)];
+    let model = buffer(1 << 20, 1 << 16, tiers(&missing));
+    drop(make_directories(&model));
+    assert_eq!((mode(&present), mode(&missing)), (0o750, 0o700));
+    drop(Store::open(&model).unwrap());
+    drop(make_directories(&buffer(1 << 20, 1 << 16, tiers(&far))));
+    assert!(!dir.path.join("far").exists());
+    assert!(refusal(tiers(&far)).contains("no such directory"));
 }
 
 #[test]
