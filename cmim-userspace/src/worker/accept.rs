@@ -57,7 +57,7 @@ impl Admission {
         if let Some(descriptors) = descriptors
             && client_connections < limits.client_connections
         {
-            tracing::warn!(
+            tracing::info!(
                 "limits.client_connections is {}, but this process may have {descriptors} open files: at most \
                  {client_connections} clients are let in at a time (LimitNOFILE=, ulimit -n)",
                 limits.client_connections
