@@ -1,7 +1,8 @@
 //! The `cmim` binary: reads the command line, sets up logging, runs the command and turns its end into an exit code.
 
 use std::env;
-use std::io::{self, IsTerminal};
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -17,15 +18,20 @@ fn main() -> ExitCode {
         Err(error) => match error.downcast_ref::<CliError>() {
             Some(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
             Some(error) => {
-                eprintln!("{error}");
+                say(error);
                 ExitCode::from(error.exit_code())
             }
             None => {
-                eprintln!("cmim: {error:#}");
+                say(format_args!("cmim: {error:#}"));
                 ExitCode::from(FAILED)
             }
         },
     }
+}
+
+/// To stderr where somebody reads it. `eprintln!` would panic where nobody does.
+fn say(line: impl Display) {
+    let _: io::Result<()> = writeln!(io::stderr(), "{line}");
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
@@ -54,6 +60,9 @@ fn set_up_logging(cli: &Cli) -> anyhow::Result<()> {
         .compact()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // It would tell of a stderr that cannot be written on that very stderr, and panic: a closed pipe or a full disk
+        // would end the daemon with its next line.
+        .log_internal_errors(false)
         .with_ansi(coloured)
         .with_target(false);
     // The journal has a clock of its own.

@@ -20,6 +20,15 @@ use crate::skip;
 /// What `cmim run` writes when a connection's code has panicked: never right.
 const PANIC: &str = "panicked at";
 
+/// How a device is started, where that is not as the test itself runs.
+#[derive(Debug, Default)]
+pub(crate) struct Manner {
+    pub(crate) user: Option<&'static str>,
+    pub(crate) open_files: Option<u32>,
+    /// Nobody reads its stderr.
+    pub(crate) unheard: bool,
+}
+
 #[derive(Debug)]
 pub struct Device {
     pub(crate) addresses: Vec<SocketAddr>,
@@ -37,17 +46,18 @@ impl Device {
     }
 
     #[track_caller]
-    pub(crate) fn launch(directory: TempDir, file: &Path, user: Option<&str>, open_files: Option<u32>) -> Self {
+    pub(crate) fn launch(directory: TempDir, file: &Path, manner: &Manner) -> Self {
         let arguments = ["run".to_owned(), "--config".to_owned(), file.display().to_string()];
-        let command = match user {
+        let command = match manner.user {
             None => Command::new(binary()),
             Some(user) => as_user(user, directory.path()),
         };
-        let mut command = match open_files {
+        let mut command = match manner.open_files {
             None => command,
             Some(most) => with_open_files(most, &command),
         };
-        let process = Process::start("cmim", command.args(arguments));
+        let start = if manner.unheard { Process::start_unheard } else { Process::start };
+        let process = start("cmim", command.args(arguments));
         Self { addresses: Vec::new(), pin_dir: PathBuf::new(), process, directory, ports: Vec::new() }
     }
 

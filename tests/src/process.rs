@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -27,10 +27,22 @@ impl Process {
     /// Starts `command` with stdout and stderr collected.
     #[track_caller]
     pub fn start(name: &str, command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("starting {name} ({command:?}): {error}"));
+        let mut child = spawn(name, command);
+        let stderr = child.stderr.take();
+        Self::with(name, child, stderr)
+    }
+
+    /// The same with a stderr that nobody reads: writing to it fails.
+    #[track_caller]
+    pub fn start_unheard(name: &str, command: &mut Command) -> Self {
+        let mut child = spawn(name, command);
+        drop(child.stderr.take());
+        Self::with(name, child, None)
+    }
+
+    fn with(name: &str, mut child: Child, stderr: Option<ChildStderr>) -> Self {
         let output = Arc::new(Mutex::new(Vec::new()));
-        let collectors = [collect(child.stdout.take(), &output), collect(child.stderr.take(), &output)];
+        let collectors = [collect(child.stdout.take(), &output), collect(stderr, &output)];
         Self { name: name.into(), child, output, collectors: collectors.into_iter().flatten().collect() }
     }
 
@@ -100,6 +112,12 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[track_caller]
+fn spawn(name: &str, command: &mut Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap_or_else(|error| panic!("starting {name} ({command:?}): {error}"))
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>, output: &Arc<Mutex<Vec<u8>>>) -> Option<JoinHandle<()>> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use crate::device::Device;
+use crate::device::{Device, Manner};
 use crate::netns::Namespace;
 use crate::ports::Reserved;
 
@@ -38,8 +38,7 @@ pub struct Setup<'a> {
     namespace: Option<&'a Namespace>,
     workers: usize,
     kernel_mode: &'static str,
-    user: Option<&'static str>,
-    open_files: Option<u32>,
+    manner: Manner,
     directory: TempDir,
     pin_dir: PathBuf,
 }
@@ -56,8 +55,7 @@ impl<'a> Setup<'a> {
             namespace: None,
             workers: 2,
             kernel_mode: "off",
-            user: None,
-            open_files: None,
+            manner: Manner::default(),
             directory: tempfile::Builder::new().prefix("cmim-test-").tempdir().expect("a directory"),
             pin_dir: PathBuf::from(format!("/sys/fs/bpf/cmim-test-{}-{number}", std::process::id())),
         }
@@ -138,13 +136,19 @@ impl<'a> Setup<'a> {
 
     /// Runs the device as this user instead of the test's own.
     pub fn as_user(mut self, name: &'static str) -> Self {
-        self.user = Some(name);
+        self.manner.user = Some(name);
         self
     }
 
     /// Lets the device have so many descriptors and no more.
     pub fn open_files(mut self, most: u32) -> Self {
-        self.open_files = Some(most);
+        self.manner.open_files = Some(most);
+        self
+    }
+
+    /// Nobody reads the device's stderr: writing to it fails.
+    pub fn unheard(mut self) -> Self {
+        self.manner.unheard = true;
         self
     }
 
@@ -170,8 +174,8 @@ impl<'a> Setup<'a> {
         }
         let file = self.directory.path().join("cmim.toml");
         std::fs::write(&file, self.text()).expect("a configuration");
-        let Self { ports, addresses, namespace, user, open_files, directory, pin_dir, .. } = self;
-        let start = || Device::launch(directory, &file, user, open_files);
+        let Self { ports, addresses, namespace, manner, directory, pin_dir, .. } = self;
+        let start = || Device::launch(directory, &file, &manner);
         let mut device = match namespace {
             Some(namespace) => namespace.run(start),
             None => start(),

@@ -36,6 +36,31 @@ fn sigterm_lets_the_request_in_flight_finish() {
 }
 
 #[test]
+fn a_stderr_that_nobody_reads_costs_no_request_and_no_log_line() {
+    let server = unhurried();
+    let mut device = Setup::before(&[server.address()]).unheard().start();
+    let mut client = device.client();
+    client.send(request("GET", "/", "", b""));
+    server.wait_for(1);
+    device.signal(Signal::TERM);
+    until_true("new connections are refused", PATIENCE, || Client::try_connect(device.address()).is_err());
+    client.reply().assert_whole(b"ok");
+    client.assert_ended();
+    assert_eq!(device.wait(PATIENCE).code(), Some(0));
+    let lines = device.access_log();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["status"], 200, "{lines:?}");
+}
+
+#[test]
+fn an_error_that_nobody_reads_is_the_exit_code_alone() {
+    let mut command = std::process::Command::new(cmim_tests::device::binary());
+    command.args(["check", "/no/such/file.toml"]);
+    let mut process = cmim_tests::process::Process::start_unheard("cmim check", &mut command);
+    assert_eq!(process.wait(PATIENCE).code(), Some(1));
+}
+
+#[test]
 fn sigterm_closes_idle_connections_at_once() {
     let server = ScriptedServer::start(ok);
     let mut device = Device::before(&[server.address()]);
