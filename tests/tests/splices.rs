@@ -262,13 +262,27 @@ fn kill_9_during_live_splices_leaves_nothing_behind_the_next_start() {
 }
 
 #[test]
-fn doctor_tries_the_lane() {
-    if skipped("doctor_tries_the_lane") {
+fn doctor_tries_the_lanes_and_says_which_are_off() {
+    if skip::without_root("doctor_tries_the_lanes_and_says_which_are_off") {
         return;
     }
+    let lanes = |device: &Device| {
+        let findings = device.json(&["doctor", "--config", &device.file().display().to_string()]);
+        let all = findings.as_array().expect("a list");
+        let lanes: Vec<Value> = all.iter().filter(|it| it["kind"] == "lane").cloned().collect();
+        assert_eq!(
+            lanes.iter().map(|lane| lane["name"].as_str().unwrap_or("")).collect::<Vec<_>>(),
+            ["copy", "pipe", "sockmap", "local"]
+        );
+        lanes
+    };
     let server = echo();
     let device = setup(&server).start();
-    let findings = device.json(&["doctor"]);
-    let lane = findings.as_array().expect("a list").iter().find(|it| it["kind"] == "lane").expect("the lane").clone();
-    assert_eq!((&lane["name"], &lane["ok"]), (&json!("sockmap"), &json!(true)), "{lane}");
+    for lane in &lanes(&device) {
+        assert_eq!(lane["ok"], true, "{lane}");
+    }
+    device.edit(|text| text.replace("splice = \"sockmap\"", "splice = \"pipe\"\nlocal_bypass = \"off\""));
+    let off = lanes(&device);
+    assert_eq!(off[2]["detail"], "off: kernel.splice = \"pipe\"");
+    assert_eq!(off[3]["detail"], "off: kernel.local_bypass = \"off\"");
 }

@@ -3,6 +3,8 @@
 //! Each one is found by trying (a tiny program or map is really loaded and thrown away) or by reading what the kernel
 //! says of itself; no version number is believed.
 
+mod lanes;
+
 use std::fs;
 use std::path::Path;
 
@@ -13,7 +15,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use serde::Serialize;
 
 use super::loaded::read_sysctl;
-use super::{load, loaded, local, pin};
+use super::{load, local, pin};
 use crate::config::model::Kernel;
 
 /// One thing that the kernel part needs, and whether it is there.
@@ -113,7 +115,7 @@ pub fn doctor(kernel: &Kernel) -> Vec<Finding> {
         tried(name, "helper", purpose, may_try, supported)
     }));
     findings.push(btf());
-    findings.push(sockmap_lane(kernel, may_try));
+    findings.extend(lanes::lanes(kernel, may_try));
     findings.push(bpffs(&kernel.pin_dir));
     findings.push(cgroup());
     findings.extend(kernel.interfaces.iter().map(|name| interface(name)));
@@ -171,21 +173,6 @@ fn btf() -> Finding {
     let ok = Path::new(path).is_file();
     let detail = "the kernel's own types; the windows of the sockmap and local lanes are read with them".to_owned();
     finding(path, "btf", ok, detail, "use a kernel built with CONFIG_DEBUG_INFO_BTF")
-}
-
-/// Not asked for but tried: bytes are carried between connections of this process's own.
-fn sockmap_lane(kernel: &Kernel, may_try: bool) -> Finding {
-    let (name, kind, purpose) = ("sockmap", "lane", "tunnels in the kernel");
-    if !may_try {
-        return finding(name, kind, false, format!("not tried ({purpose})"), NEED_RIGHTS);
-    }
-    match loaded::try_sockmap(kernel) {
-        Ok(()) => finding(name, kind, true, format!("carries, stops and ends as it should ({purpose})"), ""),
-        Err(error) => {
-            let way_out = error.way_out().unwrap_or_default();
-            finding(name, kind, false, format!("{} ({purpose})", error.told()), &way_out)
-        }
-    }
 }
 
 fn bpffs(pin_dir: &Path) -> Finding {
