@@ -197,11 +197,16 @@ fn doctor_says_what_this_host_allows() {
     let output = cmim(&["doctor"]);
     let report = text(&output.stdout);
     assert!(output.status.success(), "{report}{}", text(&output.stderr));
-    for word in ["xdp", "sk_skb"] {
+    for word in
+        ["xdp", "sk_skb", "bpftool prog show name cmim_guard", "bpftool map dump pinned /sys/fs/bpf/cmim/CMIM_COUNTERS"]
+    {
         assert!(report.contains(word), "no word of {word}: {report}");
     }
     let json = cmim(&["doctor", "--json"]);
-    serde_json::from_slice::<Value>(&json.stdout).expect("JSON");
+    let findings: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    let lanes = findings.as_array().expect("a list").iter().filter(|finding| finding["kind"] == "lane");
+    let lanes: Vec<&str> = lanes.filter_map(|lane| lane["name"].as_str()).collect();
+    assert_eq!(lanes, ["copy", "pipe", "sockmap", "local"]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! `cmim doctor`: what this host allows.
+//! `cmim doctor`: what this host allows, and how to look at what is in the kernel.
 
 use std::path::{Path, PathBuf};
+
+use cmim_common::names;
 
 use super::screen::{Form, Look, Paint};
 use super::{CliError, Screen, run};
@@ -14,7 +16,8 @@ Examples:
   cmim doctor --json | jq '.[] | select(.ok | not)'";
 
 /// Say what this kernel and user allow: each program type, map, helper, capability and sysctl that the device wants,
-/// and the way out where something is missing. Needs no running daemon; run it as the user that runs the daemon.
+/// and the way out where something is missing; which lanes there are, and the bpftool commands to look. Needs no running
+/// daemon; run it as the user that runs the daemon.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -28,7 +31,9 @@ pub struct Args {
 
 pub(super) fn execute(args: &Args, screen: &mut Screen<'_>) -> Result<(), CliError> {
     let wanted = wanted(args.config.as_deref())?;
-    screen.show(kernel::doctor(&wanted).as_slice(), args.form, report)
+    screen.show(kernel::doctor(&wanted).as_slice(), args.form, |findings, look| {
+        format!("{}{}", report(findings, look), bpftool(&wanted, look))
+    })
 }
 
 fn wanted(file: Option<&Path>) -> Result<model::Kernel, CliError> {
@@ -89,6 +94,28 @@ fn verdict(findings: &[Finding]) -> String {
     }
 }
 
+/// The commands that matter while a daemon with this table runs, for people: they are no findings.
+fn bpftool(kernel: &model::Kernel, look: Look) -> String {
+    if kernel.mode == model::KernelMode::Off {
+        return String::new();
+    }
+    let dump = |map: &str| format!("bpftool map dump pinned {}", kernel.pin_dir.join(map).display());
+    let commands = [
+        (format!("bpftool prog show name {}", names::GUARD), "the guard; `cmim status` names the other programs"),
+        ("bpftool net show".to_owned(), "what is attached to the interfaces"),
+        (dump(names::LISTENERS), "the listeners, and what the guard counted for each"),
+        (dump(names::COUNTERS), "all that the programs count, by CPU"),
+        (dump(names::CONNECTIONS), "the connections that the kernel carries"),
+        (dump(names::DENY_V4), "the deny list; CMIM_DENY_V6 has the IPv6 one"),
+    ];
+    let width = commands.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
+    let mut text = format!("\n{}\n", look.paint(Paint::Heading, "BPFTOOL"));
+    for (command, shows) in commands {
+        text.push_str(&format!("  {command:width$}  {}\n", look.paint(Paint::Aside, shows)));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +151,16 @@ PROGRAM
 1 of 3 missing; the device runs without what needs them (kernel.mode = \"auto\")
 "
         );
+    }
+
+    #[test]
+    fn the_bpftool_commands_have_the_pin_directory_of_the_file() {
+        let mut kernel = config::quick(&any_device()).expect("a device").kernel;
+        kernel.pin_dir = "/sys/fs/bpf/other".into();
+        let text = bpftool(&kernel, Look::default());
+        assert!(text.contains("bpftool prog show name cmim_guard "), "{text}");
+        assert!(text.contains("bpftool map dump pinned /sys/fs/bpf/other/CMIM_CONNECTIONS "), "{text}");
+        kernel.mode = model::KernelMode::Off;
+        assert_eq!(bpftool(&kernel, Look::default()), "", "there is nothing to look at");
     }
 }
