@@ -180,6 +180,22 @@ fn servers_lists_addresses_and_states() {
 }
 
 #[test]
+fn an_action_takes_the_control_socket_in_front_of_it() {
+    let server = ScriptedServer::start(ok);
+    let device = Device::before(&[server.address()]);
+    let control = device.control().display().to_string();
+    let drained = cmim(&["servers", "--control", &control, "drain", "app", server.address()]);
+    assert!(drained.status.success(), "{}", text(&drained.stderr));
+    assert_eq!(device.json(&["servers"])[0]["state"], "draining");
+    let cancelled = cmim(&["jobs", "--control", &control, "cancel", "9.9"]);
+    assert_eq!(cancelled.status.code(), Some(1), "no such job: {}", text(&cancelled.stderr));
+    let json = cmim(&["servers", "--json", "--control", &control, "enable", "app", server.address()]);
+    assert_eq!(json.status.code(), Some(2), "a change has no form as JSON");
+    assert!(text(&json.stderr).contains("--json"), "{}", text(&json.stderr));
+    assert_eq!(device.json(&["servers"])[0]["state"], "draining", "nothing was changed");
+}
+
+#[test]
 fn config_show_is_a_configuration_that_checks() {
     let server = ScriptedServer::start(ok);
     let device = Setup::before(&[server.address()]).upstream("hold_time = \"1234ms\"").start();

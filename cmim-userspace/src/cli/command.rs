@@ -140,6 +140,18 @@ mod tests {
     }
 
     #[test]
+    fn the_daemon_is_named_before_and_after_an_action() {
+        for action in [&["servers", "drain", "app", "a:1"][..], &["jobs", "cancel", "1.0"], &["deny", "list"]] {
+            for at in 0..=action.len() {
+                let (before, after) = action.split_at(at);
+                let args = [&["cmim"], before, &["--control", "/x"], after].concat();
+                let cli = Cli::try_parse_from(&args).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+                assert_eq!(cli.control, Some("/x".into()), "{args:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_file_and_flags_that_stand_for_one_exclude_each_other() {
         let args = ["cmim", "run", "--config", "a.toml", "--listen", "127.0.0.1:80"];
         assert_eq!(refused(&args), ErrorKind::ArgumentConflict);

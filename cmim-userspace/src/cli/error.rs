@@ -36,6 +36,9 @@ pub enum CliError {
     WrongAnswer,
     #[error("cmim: {0}")]
     Run(#[from] RunError),
+    /// `--json` in front of a change.
+    #[error("cmim: --json is for the list; leave it out here, a change answers in one line")]
+    NoList,
     #[error("cmim: this needs a terminal (`cmim status` and --json are for files and pipes)")]
     NoTerminal,
     #[error("cmim: cannot write: {0}")]
@@ -50,7 +53,7 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Flags(_) => WRONG_USAGE,
+            Self::Flags(_) | Self::NoList => WRONG_USAGE,
             _ => FAILED,
         }
     }

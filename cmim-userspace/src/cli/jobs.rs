@@ -17,7 +17,7 @@ Examples:
 
 /// List the requests in the device, oldest first, or stop one.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     form: Form,
@@ -37,6 +37,7 @@ enum Action {
 
 pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> Result<(), CliError> {
     if let Some(Action::Cancel { id }) = &args.action {
+        args.form.refuse_json()?;
         let done = daemon.cancel_job(id)?;
         return screen.write(&format!("{done}\n"));
     }

@@ -81,6 +81,13 @@ pub(super) struct Form {
     pub(super) json: bool,
 }
 
+impl Form {
+    /// For a change, where the same command would list without one.
+    pub(super) fn refuse_json(self) -> Result<(), CliError> {
+        if self.json { Err(CliError::NoList) } else { Ok(()) }
+    }
+}
+
 /// A command's standard output.
 pub struct Screen<'a> {
     out: &'a mut dyn Write,

@@ -24,7 +24,7 @@ Without --save, what was added or removed holds until the file is read again.";
 
 /// List the servers and their pools: state, requests in flight, idle connections, failures; or change them.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     form: Form,
@@ -87,6 +87,7 @@ struct Named {
 
 pub(super) fn execute(args: &Args, daemon: &Daemon, screen: &mut Screen<'_>) -> Result<(), CliError> {
     if let Some(action) = &args.action {
+        args.form.refuse_json()?;
         let done = change(action, daemon)?;
         return screen.write(&format!("{done}\n"));
     }
