@@ -23,6 +23,7 @@ const EXPECTED_ADDRESSES: &str = "an address such as \"0.0.0.0:80\", or a list o
 /// Nothing else leads connections for a network to a socket.
 const EXPECTED_UNSTEERED: &str =
     "one address and one port, since networks and ranges of ports need the kernel part and kernel.mode is \"off\"";
+const ONE_FREE_PORT: &str = "(one port of the kernel's choice for each IP; give this one its number)";
 const EXPECTED_NETWORKS: &str = "a list of networks such as [\"10.0.0.0/8\"]";
 const EXPECTED_ROUTES: &str = "a list of routes such as [{ path = \"/static/\", upstream = \"static\" }]";
 const EXPECTED_ROUTE: &str = "a route such as { path = \"/static/\", upstream = \"static\" }";
@@ -82,8 +83,11 @@ fn listen_addresses(
         if mode == KernelMode::Off && address.needs_steering() {
             item.unfit(Unfit::new(EXPECTED_UNSTEERED));
         }
-        // Each port 0 becomes a port of its own.
-        if address.bind_address().port() != 0 {
+        // Sockets are known by their address as it is written, at a reload and at an upgrade too: with port 0 twice for
+        // one IP, the clients of either port would be the first listener's.
+        if address.bind_address().port() == 0 {
+            addresses.admit_as(address, &format!("{} {ONE_FREE_PORT}", quoted(&address.to_string())), item);
+        } else {
             addresses.admit(address, item);
         }
         Some(address)

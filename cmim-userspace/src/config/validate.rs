@@ -75,7 +75,10 @@ fn daemon(mut section: Section<'_>, addresses: &mut Unique<ListenAddress>) -> Da
     let metrics = section.find("metrics_address");
     let metrics_address = metrics.and_then(|found| {
         let address = found.parsed(EXPECTED_LISTEN, parse_one_address)?;
-        addresses.admit(address.into(), &found);
+        // A free port is nobody else's.
+        if address.port() != 0 {
+            addresses.admit(address.into(), &found);
+        }
         Some(address)
     });
     let daemon = Daemon {

@@ -72,7 +72,7 @@ fn listen_addresses_are_checked_over_all_listeners() {
     let text = "\
 daemon.metrics_address = \"127.0.0.1:9900\"
 [[listener]]
-address = [\"127.0.0.1:80\", \"*:80\", \"127.0.0.1:9900\", \"127.0.0.1:0\", \"127.0.0.1:0\"]
+address = [\"127.0.0.1:80\", \"*:80\", \"127.0.0.1:9900\"]
 [[listener]]
 address = \"127.0.0.1:80\"
 [[listener]]
@@ -93,6 +93,25 @@ servers = [{ address = \"127.0.0.1:9001\" }]
             "9:11: listener[3].address: expected an address such as \"0.0.0.0:80\", or a list of them, found 80",
         ]
     );
+}
+
+#[test]
+fn a_free_port_is_asked_for_once_for_each_ip() {
+    let text = "\
+daemon.metrics_address = \"127.0.0.1:0\"
+[[listener]]
+address = [\"127.0.0.1:0\", \"127.0.0.2:0\", \"[::1]:0\"]
+[[listener]]
+address = \"127.0.0.1:0\"
+[[upstream]]
+servers = [{ address = \"127.0.0.1:9001\" }]
+";
+    assert_eq!(
+        messages(text),
+        ["5:11: listener[1].address: the address \"127.0.0.1:0\" (one port of the kernel's choice for each IP; give \
+             this one its number) is already used by listener[0].address[0] (line 3)"]
+    );
+    assert!(read(&text.replace("\"127.0.0.1:0\"\n[[upstream]]", "\"127.0.0.3:0\"\n[[upstream]]")).is_ok());
 }
 
 #[test]
