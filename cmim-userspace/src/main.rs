@@ -6,14 +6,18 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use cmim::cli::{Cli, CliError, Look, Screen};
+use cmim::cli::{Cli, CliError, Look, Screen, wrong_usage};
 use tracing_subscriber::EnvFilter;
 
 const LOG_VARIABLE: &str = "CMIM_LOG";
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
-    match start(Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return without_command(&error),
+    };
+    match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<CliError>() {
             Some(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
@@ -27,6 +31,16 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+/// The command line is wrong, or asks for help or the version.
+fn without_command(error: &clap::Error) -> ExitCode {
+    match wrong_usage(error) {
+        Some(line) => say(line),
+        // Its reader may be gone, as after `cmim --help | head -1`.
+        None => drop(error.print()),
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(FAILED))
 }
 
 /// To stderr where somebody reads it. `eprintln!` would panic where nobody does.

@@ -28,14 +28,26 @@ fn assert_numbers(value: &Value, pointers: &[&str]) {
 
 #[test]
 fn wrong_usage_exits_2_and_says_what_is_right() {
-    for arguments in
-        [["no-such-command"].as_slice(), &["run", "--no-such-flag"], &["status", "one", "too", "many"], &[]]
-    {
+    for (arguments, said) in [
+        (["statsu"].as_slice(), "did you mean 'status'?"),
+        (&["run", "--no-such-flag"], "'--no-such-flag'"),
+        (&["status", "one", "too", "many"], "'one'"),
+        (&["run", "--listen", "127.0.0.1:1"], "--server <ADDRESS>"),
+        (&["completions", "no-such-shell"], "zsh"),
+    ] {
         let output = cmim(arguments);
+        let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(text(&output.stderr).contains("Usage"), "{arguments:?}: {}", text(&output.stderr));
+        assert_eq!(error.trim_end().lines().count(), 1, "{arguments:?}: {error}");
+        assert!(error.starts_with("cmim: ") && error.contains("--help"), "{arguments:?}: {error}");
+        assert!(error.contains(said), "{arguments:?} has no {said}: {error}");
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
+    // A name that says too little is no slip: the whole help.
+    let bare = cmim(&[]);
+    assert_eq!(bare.status.code(), Some(2));
+    assert!(text(&bare.stderr).contains("Usage"), "{}", text(&bare.stderr));
+    assert!(bare.stdout.is_empty());
 }
 
 #[test]

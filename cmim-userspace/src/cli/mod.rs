@@ -28,7 +28,9 @@ mod status;
 mod table;
 mod top;
 mod upgrade;
+mod usage;
 
 pub use command::{Cli, Command};
 pub use error::CliError;
 pub use screen::{Look, Screen};
+pub use usage::wrong_usage;
