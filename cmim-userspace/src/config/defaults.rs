@@ -25,6 +25,9 @@ pub(super) const ROUTE_PATH: &str = "/";
 
 pub(super) const SERVER_WEIGHT: usize = 1;
 
+/// Where root's control socket stands.
+pub(super) const ROOTS_CONTROL_SOCKET: &str = "/run/cmim/control.sock";
+
 /// Where the control socket stands unless the configuration or a flag says otherwise: in root's run directory for
 /// root, else in the user's own.
 #[must_use]
@@ -36,7 +39,7 @@ pub fn default_control_socket() -> PathBuf {
 fn control_socket_of(user: u32, run_directory: Option<&OsStr>) -> PathBuf {
     const ROOT: u32 = 0;
     if user == ROOT {
-        return PathBuf::from("/run/cmim/control.sock");
+        return PathBuf::from(ROOTS_CONTROL_SOCKET);
     }
     let run_directory = run_directory.map(Path::new).filter(|directory| directory.is_absolute());
     run_directory.map_or_else(

@@ -72,6 +72,11 @@ impl Line {
         }
     }
 
+    /// Makes the key an absent one with this example.
+    pub(super) fn leave_out(&mut self, example: String) {
+        (self.value, self.example) = (example, true);
+    }
+
     fn render(&self, text: &mut String, prefix: &str, style: Style) {
         if style == Style::ValuesOnly {
             if !self.example {

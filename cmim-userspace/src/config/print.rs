@@ -22,10 +22,12 @@ const HEAD: &str = "\
 #[must_use]
 pub fn defaults_text() -> String {
     let mut blocks = blocks(&defaults::config());
-    // Here the default itself is meant, not the number of CPUs that it comes to on this host.
+    // Here the default itself is meant, not what it comes to on this host and for this user.
     for line in blocks.iter_mut().flat_map(|block| &mut block.lines) {
-        if line.key == "workers" {
-            line.value = quoted("auto");
+        match line.key {
+            "workers" => line.value = quoted("auto"),
+            "control_socket" => line.leave_out(quoted(defaults::ROOTS_CONTROL_SOCKET)),
+            _ => {}
         }
     }
     let mut text = HEAD.to_owned();
@@ -68,7 +70,11 @@ fn daemon(daemon: &Daemon) -> Vec<Line> {
     let metrics = daemon.metrics_address.map(quoted);
     vec![
         Line::new("workers", daemon.workers.to_string(), "\"auto\": one event loop per CPU; or a number"),
-        Line::new("control_socket", path(&daemon.control_socket), "not root: $XDG_RUNTIME_DIR/cmim/control.sock"),
+        Line::new(
+            "control_socket",
+            path(&daemon.control_socket),
+            "root's; absent, another user has $XDG_RUNTIME_DIR/cmim/control.sock",
+        ),
         Line::optional(
             "user",
             daemon.user.as_ref().map(quoted),
