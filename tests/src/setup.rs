@@ -39,6 +39,7 @@ pub struct Setup<'a> {
     workers: usize,
     kernel_mode: &'static str,
     manner: Manner,
+    access_log: &'static str,
     directory: TempDir,
     pin_dir: PathBuf,
 }
@@ -56,6 +57,7 @@ impl<'a> Setup<'a> {
             workers: 2,
             kernel_mode: "off",
             manner: Manner::default(),
+            access_log: "access.log",
             directory: tempfile::Builder::new().prefix("cmim-test-").tempdir().expect("a directory"),
             pin_dir: PathBuf::from(format!("/sys/fs/bpf/cmim-test-{}-{number}", std::process::id())),
         }
@@ -146,6 +148,20 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// Where the access log is, in the device's directory.
+    pub fn access_log(mut self, path: &'static str) -> Self {
+        self.access_log = path;
+        self
+    }
+
+    /// Every user may enter the device's directory, which is the test's own else.
+    pub fn open_to_all(self) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.directory.path(), mode).expect("permissions");
+        self
+    }
+
     /// Nobody reads the device's stderr: writing to it fails.
     pub fn unheard(mut self) -> Self {
         self.manner.unheard = true;
@@ -210,7 +226,7 @@ impl<'a> Setup<'a> {
         table("[buffer]", String::new(), buffer);
         table("[limits]", String::new(), limits);
         table("[timeouts]", String::new(), timeouts);
-        table("[access_log]", format!("path = \"{directory}/access.log\"\n"), "");
+        table("[access_log]", format!("path = \"{directory}/{}\"\n", self.access_log), "");
         table(
             "[[listener]]",
             format!("name = \"web\"\naddress = [{}]\nupstream = \"app\"\n", addresses.join(", ")),

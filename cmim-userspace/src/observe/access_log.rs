@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use super::counters::Counters;
 use super::log_line::{self, Clock};
 pub use super::log_sink::AccessLogError;
-use super::log_sink::Sink;
+use super::log_sink::{self, Opened, Sink};
 use crate::config::model;
 
 /// A line waits at most this long; long enough that a busy worker's lines share one write.
@@ -81,6 +81,8 @@ pub struct AccessLog {
 struct Open {
     shared: Arc<Shared>,
     path: Option<PathBuf>,
+    /// The file's directory is this log's work.
+    made_directory: bool,
     /// Disconnects when the thread has ended.
     ended: Mutex<mpsc::Receiver<()>>,
 }
@@ -88,9 +90,9 @@ struct Open {
 impl AccessLog {
     /// Opens the log and starts its thread.
     pub fn open(config: &model::AccessLog) -> Result<Self, AccessLogError> {
-        let (sink, path) = match &config.path {
+        let (Opened { sink, made_directory }, path) = match &config.path {
             model::AccessLogPath::Off => return Ok(Self { open: None }),
-            model::AccessLogPath::Stdout => (Sink::stdout()?, None),
+            model::AccessLogPath::Stdout => (Opened { sink: Sink::stdout()?, made_directory: false }, None),
             model::AccessLogPath::File(path) => (Sink::file(path)?, Some(path.clone())),
         };
         let shared = Arc::new(Shared::new(config.format));
@@ -104,7 +106,16 @@ impl AccessLog {
                 thread_shared.run(sink);
             })
             .map_err(|source| AccessLogError::Thread { source })?;
-        Ok(Self { open: Some(Open { shared, path, ended: Mutex::new(ended) }) })
+        Ok(Self { open: Some(Open { shared, path, made_directory, ended: Mutex::new(ended) }) })
+    }
+
+    /// Shares a directory that was made for the file, and the file, with the group of the user that the daemon is about
+    /// to become: who rotates the log has that user open it anew. A directory that was there is its maker's to share.
+    pub fn hand_to(&self, group: u32) -> Result<(), AccessLogError> {
+        match &self.open {
+            Some(Open { path: Some(path), made_directory: true, .. }) => log_sink::share(path, group),
+            _ => Ok(()),
+        }
     }
 
     #[must_use]
@@ -133,7 +144,7 @@ impl AccessLog {
     /// Opens the file anew, as after a rotation; the old one is kept if that fails. Lines not yet written go to the new one.
     pub fn reopen(&self) -> Result<(), AccessLogError> {
         if let Some(Open { shared, path: Some(path), .. }) = &self.open {
-            *shared.next_sink.lock() = Some(Sink::file(path)?);
+            *shared.next_sink.lock() = Some(Sink::file(path)?.sink);
             shared.signal(|signals| signals.urgent = true);
         }
         Ok(())

@@ -3,10 +3,10 @@
 //! Owns the opened file and what became of the last write; called from the log's own thread, so that it may wait. Knows
 //! nothing of what a line says.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -17,6 +17,11 @@ const FULL_PIPE_PAUSE: Duration = Duration::from_millis(10);
 const FULL_PIPE_TRIES: u32 = 100;
 /// Readable for the operators' group, as log files are on Debian.
 const FILE_MODE: u32 = 0o640;
+const DIRECTORY_MODE: u32 = 0o755;
+/// The same where the daemon becomes another user: root stays the owner, so that it can open them again without the
+/// right to overrule modes, and the user writes as the group.
+const SHARED_FILE_MODE: u32 = 0o660;
+const SHARED_DIRECTORY_MODE: u32 = 0o775;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AccessLogError {
@@ -24,6 +29,8 @@ pub enum AccessLogError {
     Open { path: PathBuf, source: io::Error },
     #[error("access_log.path: standard output cannot be written: {source} (name a file, or \"off\")")]
     Stdout { source: io::Error },
+    #[error("access_log.path: cannot share {} with daemon.user: {source}", path.display())]
+    Share { path: PathBuf, source: io::Error },
     #[error("cannot start the access log's thread: {source}")]
     Thread { source: io::Error },
 }
@@ -37,12 +44,51 @@ pub(super) struct Sink {
     failing: bool,
 }
 
+/// A file that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) sink: Sink,
+    /// Its directory was made for it.
+    pub(super) made_directory: bool,
+}
+
+/// Lets this group write to the file at `path`, and make it anew in its directory.
+pub(super) fn share(path: &Path, group: u32) -> Result<(), AccessLogError> {
+    let share = |path: &Path, mode| {
+        let shared =
+            chown(path, None, Some(group)).and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)));
+        shared.map_err(|source| AccessLogError::Share { path: path.to_owned(), source })
+    };
+    share(path, SHARED_FILE_MODE)?;
+    path.parent().map_or(Ok(()), |directory| share(directory, SHARED_DIRECTORY_MODE))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)
+}
+
+/// Makes the directory of `path`, and none above it: a slip in a path is an error and no tree. True: there was none.
+fn make_directory(path: &Path) -> io::Result<bool> {
+    let Some(directory) = path.parent() else { return Ok(false) };
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 impl Sink {
-    /// Appends to the file at `path`, making it where there is none.
-    pub(super) fn file(path: &Path) -> Result<Self, AccessLogError> {
-        let opened = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path);
+    /// Appends to the file at `path`, making it where there is none, in a directory that is made as well.
+    pub(super) fn file(path: &Path) -> Result<Opened, AccessLogError> {
+        let (opened, made_directory) = match open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match make_directory(path) {
+                Ok(made) => (open(path), made),
+                Err(error) => (Err(error), false),
+            },
+            opened => (opened, false),
+        };
         let file = opened.map_err(|source| AccessLogError::Open { path: path.to_owned(), source })?;
-        Ok(Self::new(file))
+        Ok(Opened { sink: Self::new(file), made_directory })
     }
 
     /// Writes to a descriptor of its own for standard output: std's flushes at every line.

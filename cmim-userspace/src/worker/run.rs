@@ -157,6 +157,7 @@ impl Prepared {
             kernel.hand_to(user.uid, user.gid)?;
             control.hand_to(user.uid, user.gid)?;
             made.hand_to(user.uid, user.gid);
+            log.hand_to(user.gid)?;
             user.become_it()?;
             tracing::info!("running as {}", user.name);
         }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use super::*;
@@ -87,9 +87,41 @@ fn after_a_rotation_reopen_goes_on_in_a_new_file() {
 
 #[test]
 fn a_path_that_cannot_be_opened_names_the_key_and_the_path() {
-    let error = AccessLog::open(&config(Path::new("/nonexistent/access.log"))).expect_err("refused");
+    let error = AccessLog::open(&config(Path::new("/nonexistent/logs/access.log"))).expect_err("refused");
     let text = error.to_string();
-    assert!(text.starts_with("access_log.path: cannot open /nonexistent/access.log"), "{text}");
+    assert!(text.starts_with("access_log.path: cannot open /nonexistent/logs/access.log"), "{text}");
+}
+
+#[test]
+fn a_missing_directory_is_made_and_none_above_it() {
+    let dir = scratch("directory");
+    let path = dir.join("logs/access.log");
+    drop(AccessLog::open(&config(&path)).expect("opens"));
+    let mode = |path: &Path| fs::metadata(path).expect("made").permissions().mode() & 0o777;
+    assert_eq!((mode(&dir.join("logs")) & !0o755, mode(&path) & !0o640), (0, 0));
+    // Also when the log is opened anew.
+    let log = AccessLog::open(&config(&path)).expect("opens");
+    fs::remove_dir_all(dir.join("logs")).expect("removed");
+    log.reopen().expect("reopens");
+    assert!(path.exists());
+    drop(log);
+    AccessLog::open(&config(&dir.join("one/two/access.log"))).expect_err("two directories are missing");
+    assert!(!dir.join("one").exists());
+    fs::remove_dir_all(dir).expect("removed");
+}
+
+#[test]
+fn a_group_gets_the_directory_that_was_made_and_no_other() {
+    let dir = scratch("group");
+    let path = dir.join("logs/access.log");
+    let own = rustix::process::getegid().as_raw();
+    let mode = |path: &Path| fs::metadata(path).expect("made").permissions().mode() & 0o777;
+    let before = mode(&dir);
+    AccessLog::open(&config(&dir.join("access.log"))).expect("opens").hand_to(own).expect("nothing to share");
+    assert_eq!(mode(&dir), before);
+    AccessLog::open(&config(&path)).expect("opens").hand_to(own).expect("shared");
+    assert_eq!((mode(&dir.join("logs")), mode(&path)), (0o775, 0o660));
+    fs::remove_dir_all(dir).expect("removed");
 }
 
 #[test]
