@@ -54,6 +54,24 @@ fn servers_come_and_go_under_load_without_a_failed_request() {
 }
 
 #[test]
+fn a_server_is_drained_by_the_address_that_its_file_has() {
+    let (a, b) = (named("a"), named("b"));
+    let (_, port) = a.address().rsplit_once(':').expect("a port");
+    let names = [format!("localhost:{port}"), "[2001:DB8:0::1]:80".to_owned()];
+    let device = Setup::before(&names).server(&format!("address = \"{}\"", b.address())).start();
+    let state = |server: usize| device.json(&["servers"])[server]["state"].as_str().expect("a state").to_owned();
+    for (server, name) in names.iter().enumerate() {
+        done(&device, &["servers", "drain", "app", name]);
+        assert_eq!(state(server), "draining", "{name}");
+        done(&device, &["servers", "enable", "app", name]);
+        assert_eq!(state(server), "up", "{name}");
+    }
+    let unknown = refused(&device, &["servers", "drain", "app", "localhost:1"]);
+    assert!(unknown.contains("no server \"localhost:1\" is in an upstream \"app\""), "{unknown}");
+    assert!(refused(&device, &["servers", "drain", "app", "nonsense"]).contains("no server \"nonsense\""));
+}
+
+#[test]
 fn a_server_that_is_removed_finishes_its_requests_first() {
     let slow = ScriptedServer::start(|side| {
         if side.request().is_some() {

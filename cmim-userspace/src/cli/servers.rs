@@ -81,7 +81,7 @@ struct Remove {
 struct Named {
     /// The upstream's name
     upstream: String,
-    /// The server's address, as `cmim servers` shows it
+    /// The server's address, as `cmim servers` shows it or as the file has it
     address: String,
 }
 

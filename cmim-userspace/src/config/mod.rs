@@ -36,4 +36,4 @@ pub use load::{Source, load, parse};
 pub use model::Config;
 pub use print::{defaults_text, to_toml};
 pub use quick::{Quick, quick};
-pub use servers::{NewServer, ServerError, add_to_text, remove_from_text, with_server, without_server};
+pub use servers::{NewServer, ServerError, add_to_text, remove_from_text, server_address, with_server, without_server};

@@ -53,7 +53,7 @@ fn instead(unfit: &Unfit) -> String {
 
 /// `config` with one more server.
 pub fn with_server(config: &Config, upstream: &str, server: &NewServer) -> Result<Config, ServerError> {
-    let address = address(&server.address)?;
+    let address = server_address(&server.address)?;
     let mut config = config.clone();
     let upstream = find(&mut config, upstream)?;
     if upstream.servers.iter().any(|other| other.address == address) {
@@ -197,12 +197,13 @@ fn find<'a>(config: &'a mut Config, name: &str) -> Result<&'a mut Upstream, Serv
 }
 
 fn position(upstream: &Upstream, text: &str) -> Result<usize, ServerError> {
-    let address = address(text)?;
+    let address = server_address(text)?;
     let not_there = || ServerError::NotThere { upstream: upstream.name.clone(), address: text.to_owned() };
     upstream.servers.iter().position(|server| server.address == address).ok_or_else(not_there)
 }
 
-fn address(text: &str) -> Result<ServerAddress, ServerError> {
+/// The address that an operator's text means, read as a server's `address` in the file is.
+pub fn server_address(text: &str) -> Result<ServerAddress, ServerError> {
     parse_server(text).map_err(|unfit| {
         let unfit = if unfit.expected.is_empty() { Unfit::new(EXPECTED_SERVER) } else { unfit };
         ServerError::Address { text: text.to_owned(), unfit }

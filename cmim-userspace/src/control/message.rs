@@ -68,7 +68,14 @@ impl Request {
     /// Whether it waits for more than locks: for host names, workers, another process.
     #[must_use]
     pub fn takes_time(&self) -> bool {
-        matches!(self, Self::Reload | Self::ServerAdd { .. } | Self::ServerRemove { .. } | Self::Upgrade { .. })
+        matches!(
+            self,
+            Self::Reload
+                | Self::ServerDraining { .. }
+                | Self::ServerAdd { .. }
+                | Self::ServerRemove { .. }
+                | Self::Upgrade { .. }
+        )
     }
 }
 

@@ -142,8 +142,11 @@ impl Device for Daemon {
 
     fn set_draining(&self, upstream: &str, address: &str, draining: bool) -> bool {
         let live = self.live();
-        let named = live.upstreams.iter().find(|shared| *shared.name == *upstream);
-        named.is_some_and(|shared| shared.set_draining(address, draining))
+        let Some(named) = live.upstreams.iter().find(|shared| *shared.name == *upstream) else { return false };
+        // As `cmim servers` shows it, or as the file may have it: a host name, an IPv6 address in another form.
+        let meant =
+            || config::server_address(address).is_ok_and(|meant| named.set_draining(&meant.to_string(), draining));
+        named.set_draining(address, draining) || meant()
     }
 
     fn jobs(&self) -> Vec<Job> {
