@@ -2,7 +2,9 @@
 
 use std::process::{Command, Output};
 
+use cmim_tests::deadline::PATIENCE;
 use cmim_tests::device::binary;
+use cmim_tests::process::Process;
 use tempfile::TempDir;
 
 /// A configuration that is right; the tests break it.
@@ -172,4 +174,21 @@ fn the_defaults_are_commented_and_check() {
     let whole = text.replace("# address = ", "address = ").replace("# servers = ", "servers = ");
     let checked = Checked::new(&whole);
     assert_eq!(checked.output.status.code(), Some(0), "{}", checked.errors());
+}
+
+#[test]
+fn a_control_socket_that_could_not_be_upgraded_is_refused_from_the_flag_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("cmim.toml");
+    let text = "kernel.mode = \"off\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+                [[upstream]]\nservers = [{ address = \"127.0.0.1:9\" }]\n";
+    std::fs::write(&file, text).expect("a configuration");
+    let socket = format!("/tmp/{}", "s".repeat(99));
+    let mut command = Command::new(binary());
+    command.args(["run", "--config", &file.display().to_string(), "--control", &socket]);
+    let mut process = Process::start("cmim run", &mut command);
+    assert_eq!(process.wait(PATIENCE).code(), Some(2), "{}", process.output());
+    let error = process.output();
+    assert!(error.starts_with("--control: expected a socket's path of at most 103 bytes"), "{error}");
+    assert_eq!(error.trim_end().lines().count(), 1, "{error}");
 }

@@ -63,7 +63,10 @@ pub struct Args {
 pub(super) fn execute(args: Args, control: Option<PathBuf>) -> Result<(), CliError> {
     if args.listen.is_empty() {
         let file = args.config.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-        let source = Source::new(&file, control);
+        let source = Source::new(&file, control.as_deref()).map_err(|errors| {
+            worker::tell_predecessor(&errors);
+            CliError::Flags(errors)
+        })?;
         let config = source.load().map_err(|errors| {
             worker::tell_predecessor(&errors);
             CliError::File(errors)

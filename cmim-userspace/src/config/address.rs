@@ -25,6 +25,8 @@ pub(super) const EXPECTED_INTERFACE: &str = "the name of a network interface, su
 
 /// Longest path of a Unix socket: `sun_path` of sockaddr_un has 108 bytes, the last one for its NUL.
 const LONGEST_SOCKET_PATH: usize = 107;
+/// The control socket's: an upgrade binds the new one beside it, with `.new` behind its name.
+const LONGEST_CONTROL_SOCKET: usize = LONGEST_SOCKET_PATH - ".new".len();
 
 /// Longest name of an interface: IFNAMSIZ is 16 with its NUL.
 const LONGEST_INTERFACE: usize = 15;
@@ -86,6 +88,15 @@ pub(super) fn parse_absolute(text: &str) -> Result<PathBuf, Unfit> {
 pub(super) fn parse_socket_path(text: &str) -> Result<PathBuf, Unfit> {
     if text.len() > LONGEST_SOCKET_PATH {
         return Err(Unfit::new(format!("a socket's path of at most {LONGEST_SOCKET_PATH} bytes")));
+    }
+    parse_absolute(text)
+}
+
+/// Where a daemon's own socket stands, so that it can be upgraded.
+pub(super) fn parse_control_socket(text: &str) -> Result<PathBuf, Unfit> {
+    if text.len() > LONGEST_CONTROL_SOCKET {
+        let expected = format!("a socket's path of at most {LONGEST_CONTROL_SOCKET} bytes (an upgrade's has 4 more)");
+        return Err(Unfit::new(expected));
     }
     parse_absolute(text)
 }
@@ -203,8 +214,8 @@ fn with_port(text: &str, port: u16) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        parse_absolute, parse_hash_on, parse_host, parse_interface, parse_listen, parse_network, parse_server,
-        parse_socket_path, parse_url_path,
+        parse_absolute, parse_control_socket, parse_hash_on, parse_host, parse_interface, parse_listen, parse_network,
+        parse_server, parse_socket_path, parse_url_path,
     };
     use crate::config::model::{HashOn, ServerAddress};
 
@@ -312,6 +323,8 @@ mod tests {
         assert!(parse_absolute("/a\0b").is_err());
         assert!(parse_socket_path(&format!("/{}", "a".repeat(106))).is_ok());
         assert!(parse_socket_path(&format!("/{}", "a".repeat(107))).is_err());
+        assert!(parse_control_socket(&format!("/{}", "a".repeat(102))).is_ok());
+        assert!(parse_control_socket(&format!("/{}", "a".repeat(103))).is_err());
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::address::parse_control_socket;
 use super::document::{self, Lines};
-use super::error::{ConfigError, ConfigErrors, Place, Problem, Spot};
+use super::error::{ConfigError, ConfigErrors, Place, Problem, Spot, Unfit, quoted};
 use super::model::Config;
 use super::validate::validate;
 
@@ -17,15 +18,19 @@ const LARGEST_FILE: u64 = 16 << 20;
 pub struct Source {
     /// Absolute.
     pub file: PathBuf,
-    /// `--control`: where this daemon's socket is, whatever the file says.
-    pub control: Option<PathBuf>,
+    /// `--control`: where this daemon's socket is, whatever the file says; absolute.
+    control: Option<PathBuf>,
 }
 
 impl Source {
-    /// A relative path is meant from the present directory.
-    #[must_use]
-    pub fn new(file: &Path, control: Option<PathBuf>) -> Self {
-        Self { file: std::path::absolute(file).unwrap_or_else(|_| file.to_owned()), control }
+    /// Relative paths are meant from the present directory.
+    ///
+    /// # Errors
+    ///
+    /// When `control` is no path for a daemon's socket.
+    pub fn new(file: &Path, control: Option<&Path>) -> Result<Self, ConfigErrors> {
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        Ok(Self { file, control: control.map(control_socket).transpose()? })
     }
 
     /// Reads, checks and resolves the file; every error in it is in the `Err`.
@@ -36,6 +41,18 @@ impl Source {
         }
         Ok(config)
     }
+}
+
+/// `--control` beside a file, held to the same as the file's own key.
+fn control_socket(path: &Path) -> Result<PathBuf, ConfigErrors> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let read = absolute.to_str().ok_or_else(|| Unfit::new("a path in UTF-8")).and_then(parse_control_socket);
+    read.map_err(|unfit| {
+        let place = Place::Flag { flag: "--control", order: 0 };
+        let found = quoted(&absolute.to_string_lossy());
+        let spot = Spot { key: String::new(), place };
+        ConfigErrors::from(ConfigError { spot, problem: Problem::Unfit { found, unfit } })
+    })
 }
 
 /// Reads, checks and resolves the file at `path`; every error in it is in the `Err`.

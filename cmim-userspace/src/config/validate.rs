@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{
-    EXPECTED_INTERFACE, EXPECTED_LISTEN, EXPECTED_PATH, parse_absolute, parse_interface, parse_one_address,
-    parse_socket_path,
+    EXPECTED_INTERFACE, EXPECTED_LISTEN, EXPECTED_PATH, parse_absolute, parse_control_socket, parse_interface,
+    parse_one_address,
 };
 use super::choice::{self, Choice};
 use super::defaults;
@@ -84,7 +84,7 @@ fn daemon(mut section: Section<'_>, addresses: &mut Unique<ListenAddress>) -> Da
     let daemon = Daemon {
         workers: workers(&mut section, default.workers),
         control_socket: section
-            .parsed("control_socket", EXPECTED_PATH, parse_socket_path)
+            .parsed("control_socket", EXPECTED_PATH, parse_control_socket)
             .unwrap_or(default.control_socket),
         user: section.parsed("user", EXPECTED_USER, parse_user),
         shutdown_grace: section.duration("shutdown_grace", default.shutdown_grace, Duration::ZERO),

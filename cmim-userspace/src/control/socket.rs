@@ -65,7 +65,7 @@ pub fn bind(path: &Path) -> Result<ControlSocket, ControlError> {
 }
 
 /// Binds a socket beside the one at `path`, for a daemon that takes another's place: [`ControlSocket::take_place`] puts
-/// it there.
+/// it there. The configuration leaves room for the longer name.
 pub fn bind_beside(path: &Path) -> Result<ControlSocket, ControlError> {
     let mut beside = path.to_owned();
     beside.as_mut_os_string().push(".new");
@@ -171,6 +171,17 @@ pub(super) mod tests {
         assert!(UnixStream::connect(&path).is_ok(), "the new one's stays and listens");
         drop(new);
         assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 0);
+        fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn the_longest_path_that_a_configuration_may_have_leaves_room_for_a_successor() {
+        let dir = scratch("long");
+        let name = "s".repeat(103 - dir.as_os_str().len() - 1);
+        let path = dir.join(name);
+        let _old = bind(&path).expect("binds");
+        let mut new = bind_beside(&path).expect("binds");
+        new.take_place(&path).expect("moves");
         fs::remove_dir_all(dir).expect("removed");
     }
 

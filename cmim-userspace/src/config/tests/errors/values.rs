@@ -156,12 +156,15 @@ fn wrong_paths_and_names_say_their_form() {
          did you mean \"0.0.0.0:9900\"?",
         )],
     );
-    let long = format!("/{}", "a".repeat(107));
+    let long = format!("/{}", "a".repeat(103));
     let text = format!("daemon.control_socket = \"{long}\"\n{SMALLEST}");
     let shown = format!("/{}", "a".repeat(79));
     assert_eq!(
         messages(&text),
-        [format!("1:25: daemon.control_socket: expected a socket's path of at most 107 bytes, found \"{shown}\"…")]
+        [format!(
+            "1:25: daemon.control_socket: expected a socket's path of at most 103 bytes (an upgrade's has 4 more), \
+             found \"{shown}\"…"
+        )]
     );
     let name = "expected a name of letters, digits, \".\", \"_\" and \"-\", at most 64 of them, found";
     check_listener("name", &[("\"my web\"", &format!("8: listener[0].name: {name} \"my web\""))]);
