@@ -183,6 +183,23 @@ fn what_needs_a_restart_is_named_and_the_rest_applies() {
 }
 
 #[test]
+fn a_listener_that_is_renamed_keeps_its_address_and_lists_newcomers_by_its_new_name() {
+    let server = named("a");
+    let device = Setup::before(&[server.address()]).start();
+    let mut before = device.client();
+    before.get("/").assert_whole(b"a");
+    device.edit(|text| text.replace("name = \"web\"", "name = \"shop\""));
+    device.reload();
+    let mut after = device.client();
+    after.get("/").assert_whole(b"a");
+    before.get("/").assert_whole(b"a");
+    let list = device.json(&["connections"]);
+    let names: Vec<&str> =
+        list.as_array().expect("a list").iter().filter_map(|entry| entry["listener"].as_str()).collect();
+    assert_eq!(names, ["web", "shop"], "{list}");
+}
+
+#[test]
 fn sighup_reloads_and_opens_the_log_anew() {
     let (a, b) = (named("a"), named("b"));
     let device = Setup::before(&[a.address()]).start();

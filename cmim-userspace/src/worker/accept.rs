@@ -1,6 +1,6 @@
 //! Accepting client connections within the configured limits.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -163,12 +163,19 @@ pub(super) struct Places {
 /// What one worker's listening socket belongs to.
 #[derive(Debug, Clone)]
 pub(super) struct Door {
-    pub entrance: Rc<Entrance>,
+    pub entrance: Rc<RefCell<Rc<Entrance>>>,
     pub admission: Arc<Admission>,
     pub parking: Rc<Parking>,
     pub here: Rc<OpenHere>,
     /// Told when the door is to be closed.
     pub closing: Rc<Notify>,
+}
+
+impl Door {
+    /// The listener's, in the configuration in force.
+    fn name(&self) -> Arc<str> {
+        Arc::clone(&self.entrance.borrow().name)
+    }
 }
 
 /// Connections that are open on one worker.
@@ -251,7 +258,7 @@ async fn let_in(current: &Rc<Current>, door: &Door, socket: &Entry) {
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(listener = %door.entrance.name, "cannot accept a connection: {error}; trying again");
+                tracing::warn!(listener = %door.name(), "cannot accept a connection: {error}; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -260,7 +267,7 @@ async fn let_in(current: &Rc<Current>, door: &Door, socket: &Entry) {
 
 fn admit(current: &Rc<Current>, door: &Door, stream: Stream, peer: SocketAddr, place: OwnedSemaphorePermit) {
     let Some(address_place) = door.admission.of_address(peer.ip().to_canonical()) else {
-        tracing::debug!(%peer, listener = %door.entrance.name, "closed: client_connections_per_address is reached");
+        tracing::debug!(%peer, listener = %door.name(), "closed: client_connections_per_address is reached");
         return;
     };
     let id = door.admission.next_id.fetch_add(1, Ordering::Relaxed);
@@ -268,7 +275,7 @@ fn admit(current: &Rc<Current>, door: &Door, stream: Stream, peer: SocketAddr, p
     let site = current.site();
     let opened = Opened::new(&door.here, &site.counters);
     let places = Places { _one: place, _of_address: address_place, _opened: opened };
-    let newcomer = Box::new(Newcomer { arrival, entrance: Rc::clone(&door.entrance), places });
+    let newcomer = Box::new(Newcomer { arrival, entrance: Rc::clone(&door.entrance.borrow()), places });
     let current = Rc::clone(current);
     door.parking.host(|| client::serve(current, site, newcomer));
 }

@@ -1,5 +1,6 @@
 //! One worker: a thread with an event loop that owns its listening sockets and connections.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -136,6 +137,7 @@ async fn live(crew: Crew) -> io::Result<()> {
                 doors.close(|address| !live.has_listener(address)).await;
                 current.replace(ground.site(live, log));
                 parking.wake_strangers(&current.site());
+                doors.rename();
                 doors.open(sockets);
                 let _: Result<(), ()> = done.send(());
             }
@@ -202,6 +204,8 @@ struct Doors {
 
 struct OpenDoor {
     address: ListenAddress,
+    /// By which clients come in from now on.
+    entrance: Rc<RefCell<Rc<Entrance>>>,
     closing: Rc<Notify>,
     accepting: tokio::task::JoinHandle<()>,
 }
@@ -220,15 +224,29 @@ impl Doors {
                 }
             };
             let closing = Rc::new(Notify::new());
+            let entrance = Entrance { address, name, roll: Arc::clone(&self.roll) };
+            let entrance = Rc::new(RefCell::new(Rc::new(entrance)));
             let door = Door {
-                entrance: Rc::new(Entrance { address, name, roll: Arc::clone(&self.roll) }),
+                entrance: Rc::clone(&entrance),
                 admission: Arc::clone(&self.admission),
                 parking: Rc::clone(&self.parking),
                 here: Rc::clone(&self.here),
                 closing: Rc::clone(&closing),
             };
             let accepting = spawn_local(accept(Rc::clone(&self.current), door, socket));
-            self.open.push(OpenDoor { address, closing, accepting });
+            self.open.push(OpenDoor { address, entrance, closing, accepting });
+        }
+    }
+
+    /// A listener may keep its address under another name: who comes from now on is listed under that one.
+    fn rename(&self) {
+        let site = self.current.site();
+        for OpenDoor { address, entrance, .. } in &self.open {
+            let Some(listener) = site.listener(*address) else { continue };
+            if *entrance.borrow().name != *listener.name {
+                let name = Arc::from(listener.name.as_str());
+                *entrance.borrow_mut() = Rc::new(Entrance { address: *address, name, roll: Arc::clone(&self.roll) });
+            }
         }
     }
 
