@@ -194,6 +194,12 @@ impl<'a> Lines<'a> {
         let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
         let written = self.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or("");
         let value = written.split_once('=').map_or("", |(_, value)| value.trim_start());
+        // Before the value it is the key that is wrong; a truth value is right without quotes.
+        let is_at_value = offset.saturating_sub(start) >= written.len() - value.len();
+        let word = value.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
+        if !is_at_value || matches!(word, "true" | "false") {
+            return None;
+        }
         let digits = value.trim_start_matches(|c: char| c.is_ascii_digit() || c == '_');
         let unit_follows = digits.len() < value.len() && digits.starts_with(|c: char| c.is_ascii_alphabetic());
         if unit_follows {

@@ -55,6 +55,19 @@ workers = 0
 }
 
 #[test]
+fn a_key_that_is_there_twice_is_called_that_whatever_its_value() {
+    let text = "[[listener]]\naccept_proxy_protocol = true\naccept_proxy_protocol = false\n\
+                [limits]\nrequest_headers = 10\nrequest_headers = 10s\n";
+    assert_eq!(
+        messages(text),
+        [
+            "3:1: not TOML: duplicate key",
+            "6:19: not TOML: a value with a unit stands in quotes, such as \"64KiB\" or \"10s\"",
+        ]
+    );
+}
+
+#[test]
 fn text_that_is_no_toml_is_refused_with_every_line_that_is_wrong() {
     let text = "[daemon]\nworkers = auto\nshutdown_grace = 10s\n[daemon]\n[x\n";
     assert_eq!(
