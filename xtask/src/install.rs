@@ -49,14 +49,8 @@ impl Options {
 pub(crate) fn install(project: &Project, options: &Options) -> Result<()> {
     let layout = options.layout()?;
     ensure_writable(&layout.on_disk(&layout.binary()))?;
-    let binary = build(project, &build::Options { no_bpf: false, profile: "release".to_owned() })?;
-    let files = contents::gather(project, &layout, &binary)?;
-    let mut written: Vec<PathBuf> = Vec::new();
-    for file in &files {
-        write(&layout.on_disk(&file.path), &file.bytes, file.mode)?;
-        note("install", layout.on_disk(&file.path).display().to_string());
-        written.push(file.path.clone());
-    }
+    let binary = build_whole(project)?;
+    let mut written = write_files(project, &layout, &binary)?;
     let config = contents::default_config(&binary)?;
     written.push(write_config(&layout, &config)?);
     write(&layout.on_disk(&layout.pristine_config()), &config, contents::PLAIN)?;
@@ -68,6 +62,30 @@ pub(crate) fn install(project: &Project, options: &Options) -> Result<()> {
         format!("cmim {} is installed; edit {}, then start it", version(&binary), layout.config().display()),
     );
     Ok(())
+}
+
+/// Writes what belongs into a package under `stage`, for the prefix /usr and without the list for uninstall; the version.
+pub(crate) fn stage(project: &Project, stage: &Path) -> Result<String> {
+    let layout = Layout::new(Path::new("/usr"), Some(stage));
+    let binary = build_whole(project)?;
+    write_files(project, &layout, &binary)?;
+    write(&layout.on_disk(&layout.config()), &contents::default_config(&binary)?, contents::PLAIN)?;
+    Ok(version(&binary))
+}
+
+fn build_whole(project: &Project) -> Result<PathBuf> {
+    build(project, &build::Options { no_bpf: false, profile: "release".to_owned() })
+}
+
+/// All but the configuration; where it is, as the running system will see it.
+fn write_files(project: &Project, layout: &Layout, binary: &Path) -> Result<Vec<PathBuf>> {
+    let mut written: Vec<PathBuf> = Vec::new();
+    for file in contents::gather(project, layout, binary)? {
+        write(&layout.on_disk(&file.path), &file.bytes, file.mode)?;
+        note("install", layout.on_disk(&file.path).display().to_string());
+        written.push(file.path);
+    }
+    Ok(written)
 }
 
 /// A configuration that is there stays; the new default then lies beside it. Returns what was written or is ours.

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod build;
 mod command;
+mod deb;
 mod demo;
 mod demo_servers;
 mod device;
@@ -47,6 +48,8 @@ enum Task {
     Lint(lint::Options),
     /// Install the binary, its configuration, systemd unit, man pages and completions
     Install(install::Options),
+    /// Make a Debian package of what install writes
+    Deb,
     /// Remove what install wrote; a changed configuration stays
     Uninstall(install::Options),
 }
@@ -66,6 +69,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup(options) => setup::run(&project, &options)?,
         Task::Install(options) => install::install(&project, &options)?,
+        Task::Deb => deb::run(&project)?,
         Task::Uninstall(options) => install::uninstall(&options)?,
         Task::Build(options) => build::run(&project, &options)?,
         Task::Run(options) => return run::run(&project, &options),
