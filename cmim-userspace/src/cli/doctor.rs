@@ -6,7 +6,7 @@ use cmim_common::names;
 
 use super::screen::{Form, Look, Paint};
 use super::{CliError, Screen, run};
-use crate::config::{self, Quick, model};
+use crate::config::{self, Config, Quick, model};
 use crate::kernel::{self, Finding};
 
 const EXAMPLES: &str = "\
@@ -21,7 +21,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Look for what this file's [kernel] section wants [default: /etc/cmim/cmim.toml where it exists]
+    /// Look for what this file wants [default: /etc/cmim/cmim.toml where it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -31,19 +31,19 @@ pub struct Args {
 
 pub(super) fn execute(args: &Args, screen: &mut Screen<'_>) -> Result<(), CliError> {
     let wanted = wanted(args.config.as_deref())?;
-    screen.show(kernel::doctor(&wanted).as_slice(), args.form, |findings, look| {
-        format!("{}{}", report(findings, look), bpftool(&wanted, look))
+    let findings = kernel::doctor(&wanted.kernel, wanted.limits.request_head);
+    screen.show(findings.as_slice(), args.form, |findings, look| {
+        format!("{}{}", report(findings, look), bpftool(&wanted.kernel, look))
     })
 }
 
-fn wanted(file: Option<&Path>) -> Result<model::Kernel, CliError> {
+fn wanted(file: Option<&Path>) -> Result<Config, CliError> {
     let default = Path::new(run::DEFAULT_FILE);
     let file = file.or_else(|| default.exists().then_some(default));
-    let config = match file {
-        Some(file) => config::load(file).map_err(CliError::File)?,
-        None => config::quick(&any_device()).map_err(CliError::Flags)?,
-    };
-    Ok(config.kernel)
+    match file {
+        Some(file) => config::load(file).map_err(CliError::File),
+        None => config::quick(&any_device()).map_err(CliError::Flags),
+    }
 }
 
 /// A device with the defaults; its addresses are not used.

@@ -97,9 +97,9 @@ const SYSCTLS: [(&str, u64, &str); 6] = [
 const ENABLE_KERNEL: &str = "use a kernel that has it (Linux 6.1 or newer, with CONFIG_BPF_SYSCALL and CONFIG_NET)";
 const NEED_RIGHTS: &str = "ask as root: without CAP_BPF it cannot be tried";
 
-/// Looks at everything that the kernel part needs of this host.
+/// Looks at everything that the kernel part needs of this host. `longest_head`: of a request, by the configuration.
 #[must_use]
-pub fn doctor(kernel: &Kernel) -> Vec<Finding> {
+pub fn doctor(kernel: &Kernel, longest_head: usize) -> Vec<Finding> {
     let may_try = load::lacking_capabilities().is_empty();
     let mut findings = vec![object()];
     findings.extend(CAPABILITIES.map(|(name, capability, purpose)| has_capability(name, capability, purpose)));
@@ -115,7 +115,7 @@ pub fn doctor(kernel: &Kernel) -> Vec<Finding> {
         tried(name, "helper", purpose, may_try, supported)
     }));
     findings.push(btf());
-    findings.extend(lanes::lanes(kernel, may_try));
+    findings.extend(lanes::lanes(kernel, longest_head, may_try));
     findings.push(bpffs(&kernel.pin_dir));
     findings.push(cgroup());
     findings.extend(kernel.interfaces.iter().map(|name| interface(name)));

@@ -3,6 +3,8 @@
 //! The two in the kernel are not asked for but tried, with maps and programs of their own of which nothing is left. A
 //! lane that the table turns off is nothing amiss.
 
+use cmim_common::local::LONGEST_HEAD;
+
 use super::{Finding, NEED_RIGHTS, finding};
 use crate::config::model::{Kernel, KernelMode, LocalBypass, SpliceMode};
 use crate::kernel::error::KernelError;
@@ -16,12 +18,12 @@ const LOCAL: &str = "servers on this host, past TCP";
 const MODE_OFF: &str = "kernel.mode = \"off\"";
 
 /// In the order in which `cmim status` has them.
-pub(super) fn lanes(kernel: &Kernel, may_try: bool) -> [Finding; 4] {
+pub(super) fn lanes(kernel: &Kernel, longest_head: usize, may_try: bool) -> [Finding; 4] {
     [
         good("copy", "always there (through the daemon's memory)".to_owned()),
         pipe(kernel.splice),
         sockmap(kernel, may_try),
-        local(kernel, may_try),
+        local(kernel, longest_head, may_try),
     ]
 }
 
@@ -50,13 +52,16 @@ fn sockmap(kernel: &Kernel, may_try: bool) -> Finding {
     }
 }
 
-fn local(kernel: &Kernel, may_try: bool) -> Finding {
+fn local(kernel: &Kernel, longest_head: usize, may_try: bool) -> Finding {
     let name = "local";
     if kernel.mode == KernelMode::Off {
         return off(name, MODE_OFF);
     }
     if kernel.local_bypass == LocalBypass::Off {
         return off(name, "kernel.local_bypass = \"off\"");
+    }
+    if longest_head > LONGEST_HEAD as usize {
+        return off(name, &format!("limits.request_head is over {LONGEST_HEAD} bytes"));
     }
     if !may_try {
         return not_tried(name, LOCAL);
@@ -91,8 +96,8 @@ fn good(name: &str, detail: String) -> Finding {
 }
 
 /// The operator wants it so.
-fn off(name: &str, key: &str) -> Finding {
-    good(name, format!("off: {key}"))
+fn off(name: &str, why: &str) -> Finding {
+    good(name, format!("off: {why}"))
 }
 
 fn not_tried(name: &str, purpose: &str) -> Finding {
@@ -109,9 +114,11 @@ mod tests {
     use super::*;
     use crate::kernel::tests::settings;
 
+    const HEAD: usize = 32 << 10;
+
     /// As a user finds them who may not try any.
     fn untried(mode: KernelMode, splice: SpliceMode, local_bypass: LocalBypass) -> [Finding; 4] {
-        lanes(&Kernel { splice, local_bypass, ..settings(mode, "/sys/fs/bpf/cmim".into(), &[]) }, false)
+        lanes(&Kernel { splice, local_bypass, ..settings(mode, "/sys/fs/bpf/cmim".into(), &[]) }, HEAD, false)
     }
 
     #[test]
@@ -133,6 +140,13 @@ mod tests {
                 .collect();
             assert_eq!(said, off, "{lanes:?}");
         }
+    }
+
+    #[test]
+    fn heads_that_the_local_lane_cannot_take_keep_it_off() {
+        let kernel = Kernel { local_bypass: LocalBypass::On, ..settings(KernelMode::Auto, "/sys".into(), &[]) };
+        let [.., local] = lanes(&kernel, 41 << 10, false);
+        assert_eq!((local.ok, local.detail.as_str()), (true, "off: limits.request_head is over 40960 bytes"));
     }
 
     #[test]
