@@ -213,28 +213,30 @@ fn takes(full_at: *mut u64, now: u64, interval: u64) -> bool {
 /// How a listener was found.
 #[derive(Clone, Copy)]
 enum Reach {
-    /// By its address or its network.
+    /// By its address.
     Named,
-    /// It is on every address of its family.
-    Every,
+    /// By a network or as the one on every address of its family: not all of these need be this host's.
+    Among,
 }
 
-/// The listener on exactly this address, else the one whose network holds it, else the one on every address of its
-/// family.
+/// The listener on exactly this address, else the one with the smallest network that holds it, else the one on every
+/// address of its family.
 #[inline(always)]
 fn listener_of(settings: &Settings, address: [u8; 16], port: [u8; 2]) -> Option<(*mut Listener, Reach)> {
-    if let Some(listener) = CMIM_LISTENERS.get_ptr_mut(&ListenerKey { address, port }) {
-        return Some((listener, Reach::Named));
-    }
+    let exact = ListenerKey { address, port };
+    // First, as exact addresses stand there too and a network's key is an address that may be another listener's.
     if settings.steered != 0
         && let Some(key) = CMIM_STEERING.get(&Key::new(WHOLE, destination(address, port)))
         && let Some(listener) = CMIM_LISTENERS.get_ptr_mut(key)
     {
+        return Some((listener, if *key == exact { Reach::Named } else { Reach::Among }));
+    }
+    if let Some(listener) = CMIM_LISTENERS.get_ptr_mut(&exact) {
         return Some((listener, Reach::Named));
     }
     let unspecified = if address.starts_with(&MAPPED_PREFIX) { mapped([0; 4]) } else { [0; 16] };
     let listener = CMIM_LISTENERS.get_ptr_mut(&ListenerKey { address: unspecified, port })?;
-    Some((listener, Reach::Every))
+    Some((listener, Reach::Among))
 }
 
 #[inline(always)]

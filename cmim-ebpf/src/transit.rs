@@ -1,7 +1,7 @@
 //! Whether a packet only passes through this host.
 //!
-//! A listener on every address of its family is on every address of this host, and not on those of others for whom the
-//! host forwards; what goes to them is none of the guard's business.
+//! A listener on every address of its family, or of a network, is on those of them that are this host's, and not on those
+//! of others for whom the host forwards; what goes to them is none of the guard's business.
 
 use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup as Route, xdp_md};
 use aya_ebpf::helpers::bpf_fib_lookup;

@@ -7,12 +7,11 @@ use aya::{TestRunOptions, TestRunResult};
 use cmim_common::counters::Counters;
 use cmim_common::names;
 
-use super::host::{HERE_V4, HERE_V6, INTERFACE, PEER_V4, PEER_V6, in_namespaces, ip, set_sysctl};
+use super::host::{HERE_V4, HERE_V6, Host, INTERFACE, PEER_V4, PEER_V6, in_namespaces, ip, set_sysctl};
 use super::segment::{ACK, FIN, PSH, RST, SERVICE_VLAN, SYN, Segment, TCP, UDP, URG, VLAN, framed, v4, v6};
 use super::{listening, settings};
 use crate::config::model::{Kernel, KernelMode};
-use crate::kernel::KernelPart;
-use crate::kernel::start;
+use crate::kernel::{KernelPart, Listening, start};
 
 const DROP: u32 = 1;
 pub(super) const PASS: u32 = 2;
@@ -111,29 +110,53 @@ fn impossible_flags_are_dropped_to_a_listener_only_behind_tags_options_and_exten
 #[test]
 fn a_listener_on_every_address_is_not_on_those_that_the_host_forwards_to() {
     in_namespaces("a_listener_on_every_address_is_not_on_those_that_the_host_forwards_to", |host| {
-        set_sysctl("net.ipv4.tcp_syncookies", 0);
-        set_sysctl("net.ipv4.conf.all.forwarding", 1);
-        set_sysctl("net.ipv6.conf.all.forwarding", 1);
-        ip(&["route", "add", "192.0.2.0/24", "via", &PEER_V4.to_string()]);
-        ip(&["-6", "route", "add", "2001:db8:9::/64", "via", &PEER_V6.to_string(), "dev", INTERFACE]);
-        let kernel =
-            Kernel { syn_rate_per_listener: 1, ..settings(KernelMode::Required, host.bpffs().join("cmim"), &[]) };
+        let kernel = forwarding(host);
         let every = |id, ip: IpAddr| (id, SocketAddr::from((ip, 80)));
         let listeners = [every(1, Ipv4Addr::UNSPECIFIED.into()), every(2, Ipv6Addr::UNSPECIFIED.into())];
         let bench = Bench::new(&kernel, &listeners);
-        let elsewhere_v6 = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 7);
-        for (source, here, elsewhere) in [
-            (client(1), IpAddr::from(HERE_V4), IpAddr::from([192, 0, 2, 7])),
-            (client_v6(1), HERE_V6.into(), elsewhere_v6.into()),
-        ] {
-            for flags in [0, SYN] {
-                let says = |to| bench.says(&Segment::new(source, (to, 80).into(), flags).frame(&[]));
-                says(here);
-                assert_eq!(says(here), DROP, "flags {flags:#x} to {here}");
-                assert_eq!(says(elsewhere), PASS, "flags {flags:#x} to {elsewhere}");
-            }
-        }
+        drops_here_and_not_elsewhere(&bench, HERE_V4.into(), HERE_V6.into());
     });
+}
+
+#[test]
+fn a_listener_on_a_network_is_not_on_its_addresses_that_the_host_forwards_to() {
+    in_namespaces("a_listener_on_a_network_is_not_on_its_addresses_that_the_host_forwards_to", |host| {
+        let kernel = forwarding(host);
+        ip(&["route", "add", "local", "192.0.2.128/25", "dev", "lo"]);
+        ip(&["-6", "route", "add", "local", "2001:db8:9:0:8000::/65", "dev", "lo"]);
+        let listening = ["192.0.2.0/24:80", "[2001:db8:9::/64]:80"].map(|address| Listening {
+            id: 1,
+            name: "web".to_owned(),
+            address: address.parse().expect("a literal of this test"),
+        });
+        let bench = Bench { part: start(&kernel, &listening, 1).expect("the kernel part starts here") };
+        let here_v6 = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0x8000, 0, 0, 7);
+        drops_here_and_not_elsewhere(&bench, [192, 0, 2, 200].into(), here_v6.into());
+    });
+}
+
+/// Makes this host forward to some addresses of others; SYNs over a rate are dropped.
+fn forwarding(host: &Host) -> Kernel {
+    set_sysctl("net.ipv4.tcp_syncookies", 0);
+    set_sysctl("net.ipv4.conf.all.forwarding", 1);
+    set_sysctl("net.ipv6.conf.all.forwarding", 1);
+    ip(&["route", "add", "192.0.2.0/24", "via", &PEER_V4.to_string()]);
+    ip(&["-6", "route", "add", "2001:db8:9::/64", "via", &PEER_V6.to_string(), "dev", INTERFACE]);
+    Kernel { syn_rate_per_listener: 1, ..settings(KernelMode::Required, host.bpffs().join("cmim"), &[]) }
+}
+
+fn drops_here_and_not_elsewhere(bench: &Bench, here_v4: IpAddr, here_v6: IpAddr) {
+    let elsewhere_v6 = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 7);
+    for (source, here, elsewhere) in
+        [(client(1), here_v4, IpAddr::from([192, 0, 2, 7])), (client_v6(1), here_v6, elsewhere_v6.into())]
+    {
+        for flags in [0, SYN] {
+            let says = |to| bench.says(&Segment::new(source, (to, 80).into(), flags).frame(&[]));
+            says(here);
+            assert_eq!(says(here), DROP, "flags {flags:#x} to {here}");
+            assert_eq!(says(elsewhere), PASS, "flags {flags:#x} to {elsewhere}");
+        }
+    }
 }
 
 #[test]
