@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 use crate::address;
 
 /// Where a listener's sockets are bound. An unspecified address stands for every address of its family. A network with
-/// its ports is known by its first address and port; `CMIM_STEERING` leads from the others to it.
+/// its ports is known by the address in its middle and the first port; `CMIM_STEERING` leads from the others to it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ListenerKey {

@@ -10,7 +10,7 @@ use super::address::{
 };
 use super::defaults;
 use super::error::{Problem, Unfit, nearest, quoted};
-use super::listen_address::ListenAddress;
+use super::listen_address::{Clash, ListenAddress};
 use super::model::{KernelMode, Listener, Route, Upstream, UpstreamIndex};
 use super::section::{Found, Section, Unique};
 use super::upstream::names;
@@ -88,11 +88,25 @@ fn listen_addresses(
         if address.bind_address().port() == 0 {
             addresses.admit_as(address, &format!("{} {ONE_FREE_PORT}", quoted(&address.to_string())), item);
         } else {
-            addresses.admit(address, item);
+            admit(address, item, addresses);
         }
         Some(address)
     });
     read.collect()
+}
+
+/// Notes an address; reports one that stands already, and one of which another has the connections or the sockets.
+fn admit(address: ListenAddress, item: &Found<'_>, addresses: &mut Unique<ListenAddress>) {
+    let clash = addresses.find(|seen| if *seen == address { None } else { seen.clash(&address) });
+    let (what, value, first) = match clash {
+        None => return addresses.admit(address, item),
+        Some((Clash::Connections, first)) => ("network with some of the ports", format!("\"{address}\""), first),
+        Some((Clash::Sockets { address: socket }, first)) => {
+            let whose = if address.needs_steering() { format!(", of \"{address}\",") } else { String::new() };
+            ("socket address", format!("{socket}{whose}"), first)
+        }
+    };
+    item.refuse(Problem::Duplicate { what, value, first: first.clone() });
 }
 
 /// `upstream`, or the only upstream that there is.

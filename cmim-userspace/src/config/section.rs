@@ -314,4 +314,9 @@ impl<T: PartialEq> Unique<T> {
         };
         found.refuse(Problem::Duplicate { what: self.what, value: shown.to_owned(), first: first.clone() });
     }
+
+    /// The first noted value that `fits`, as what it makes of it, and where that stands.
+    pub(super) fn find<C>(&self, fits: impl Fn(&T) -> Option<C>) -> Option<(C, &Spot)> {
+        self.seen.iter().find_map(|(seen, spot)| Some((fits(seen)?, spot)))
+    }
 }

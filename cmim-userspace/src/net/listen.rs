@@ -107,7 +107,7 @@ pub fn inherited(
 }
 
 /// Binds `address` once for each worker; `own`: where this process listens already. Port 0 is replaced by one of the kernel's choice, the same for all. Of many
-/// addresses the sockets have the first; the kernel part leads connections for the others to them.
+/// addresses the sockets have one; the kernel part leads connections for the others to them.
 pub fn bind(
     listener: &str,
     address: ListenAddress,
@@ -176,7 +176,7 @@ fn open(address: ListenAddress, sharing: Sharing) -> io::Result<Socket> {
     if sharing == Sharing::Yes {
         socket.set_reuse_port(true)?;
     }
-    // No interface needs to have a network's first address.
+    // No interface needs to have the one of a network's addresses that stands for all.
     match address {
         SocketAddr::V4(_) if foreign => socket.set_freebind_v4(true)?,
         SocketAddr::V6(_) if foreign => socket.set_freebind_v6(true)?,

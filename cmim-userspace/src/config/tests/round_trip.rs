@@ -287,8 +287,8 @@ fn traffic() -> BoxedStrategy<(Vec<Listener>, Vec<Upstream>)> {
         for (position, listener) in listeners.iter_mut().enumerate() {
             listener.name = format!("listener-{position}");
             for (number, address) in listener.address.iter_mut().enumerate() {
-                // Every address once: a port of its own for each.
-                let port = u16::try_from(1 + position * 10 + number).unwrap();
+                // Every address once: ports of its own for each, as many as it has.
+                let port = u16::try_from(1 + (position * 10 + number) * 10).unwrap();
                 match address {
                     ListenAddress::One(address) => address.set_port(port),
                     ListenAddress::Many { first_port, last_port, .. } => {

@@ -125,6 +125,38 @@ fn networks_and_ranges_of_ports_lead_to_their_listener_and_nothing_else_does() {
 }
 
 #[test]
+fn networks_that_begin_alike_lead_each_to_its_own_listener() {
+    in_namespaces("networks_that_begin_alike_lead_each_to_its_own_listener", |host| {
+        route_networks(host);
+        let wide = Door::open(1, "203.0.113.0/24:80-81", 2);
+        let narrow = Door::open(2, "203.0.113.0/25:80", 2);
+        let upper = Door::open(3, "203.0.113.128/25:80", 2);
+        let exact = Door::open(4, "203.0.113.0:80", 2);
+        let wide_v6 = Door::open(5, "[2001:db8:77::/64]:80", 2);
+        let narrow_v6 = Door::open(6, "[2001:db8:77::/96]:80", 2);
+        let doors = [&wide, &narrow, &upper, &exact, &wide_v6, &narrow_v6];
+        let part = listen(host, &doors, &[INTERFACE]);
+        for (door, address) in [
+            (&exact, "203.0.113.0:80"),
+            (&narrow, "203.0.113.7:80"),
+            (&upper, "203.0.113.128:80"),
+            (&upper, "203.0.113.200:80"),
+            (&wide, "203.0.113.0:81"),
+            (&wide, "203.0.113.200:81"),
+            (&narrow_v6, "[2001:db8:77::7]:80"),
+            (&wide_v6, "[2001:db8:77:0:7::]:80"),
+        ] {
+            let _stream = connect(host, address).unwrap_or_else(|error| panic!("{address}: {error}"));
+            let local = door.accept().unwrap_or_else(|| panic!("{address} leads elsewhere"));
+            assert_eq!(local.to_string(), address);
+        }
+        let guard = part.guard().expect("readable");
+        let syns: Vec<_> = guard.listeners.iter().map(|listener| listener.syns_passed).collect();
+        assert_eq!(syns, [2, 1, 2, 1, 1, 1], "the guard knows them by the same rule");
+    });
+}
+
+#[test]
 fn a_reload_changes_what_is_steered_and_leaves_the_rest() {
     in_namespaces("a_reload_changes_what_is_steered_and_leaves_the_rest", |host| {
         route_networks(host);

@@ -135,6 +135,29 @@ fn networks_and_ranges_of_ports_are_refused_without_the_kernel_part() {
 }
 
 #[test]
+fn networks_with_the_same_connections_or_sockets_are_refused_and_others_may_overlap() {
+    let text = "\
+[[listener]]
+address = [\"203.0.113.0/24:80-89\", \"203.0.113.0/25:80\", \"203.0.113.0:80\", \"203.0.113.0/24:90\", \"198.51.100.64:80\"]
+[[listener]]
+address = [\"203.0.113.0/24:85-95\", \"203.0.113.128:80\", \"[2001:db8::/32]:80\", \"[2001:db8::/48]:80\", \"198.51.100.0/25:80\"]
+[[upstream]]
+servers = [{ address = \"127.0.0.1:9001\" }]
+";
+    assert_eq!(
+        messages(text),
+        [
+            "4:12: listener[1].address[0]: the network with some of the ports \"203.0.113.0/24:85-95\" is already used by \
+             listener[0].address[0] (line 2)",
+            "4:36: listener[1].address[1]: the socket address 203.0.113.128:80 is already used by \
+             listener[0].address[0] (line 2)",
+            "4:100: listener[1].address[4]: the socket address 198.51.100.64:80, of \"198.51.100.0/25:80\", is already used by \
+             listener[0].address[4] (line 2)",
+        ]
+    );
+}
+
+#[test]
 fn servers_are_checked_one_by_one() {
     let address = "expected an address such as \"10.0.0.11:8080\", \"[2001:db8::11]:8080\" or \"unix:/run/app.sock\"";
     check_servers(&[
