@@ -18,7 +18,7 @@ use aya::programs::{ProgramError, SkLookup, SkReuseport};
 use cmim_common::listener::ListenerKey;
 use cmim_common::names;
 use cmim_common::spread::{MAX_WORKERS, place};
-use cmim_common::steer::Destination;
+use cmim_common::steer::{Destination, MAX_STEERED};
 
 use super::error::KernelError;
 use super::listening::{self, Listening};
@@ -28,12 +28,15 @@ use super::maps::{ANY, map_failed, take};
 /// Where a thread's own network namespace is found.
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
 
+/// Destinations, each with how many of its bits count, and the listener that each leads to.
+type Destinations = HashMap<(Destination, u32), ListenerKey>;
+
 /// The maps of both programs.
 pub(super) struct Steering {
     destinations: LpmTrie<MapData, Destination, ListenerKey>,
     listening: SockMap<MapData>,
     /// What stands in `destinations`.
-    known: HashMap<(Destination, u32), ListenerKey>,
+    known: Destinations,
     link: Option<Link>,
 }
 
@@ -68,13 +71,13 @@ impl Steering {
     }
 
     /// Makes the kernel know exactly the destinations of these listeners; none where no listener needs steering. What
-    /// stays is not missing for an instant.
+    /// stays is not missing for an instant, and what changes is known all the while where there is room for both.
     ///
     /// # Errors
     ///
     /// [`KernelError::Full`] where they have more ports than the map has room for; those before are in place.
     pub(super) fn set_destinations(&mut self, listeners: &[Listening]) -> Result<(), KernelError> {
-        let mut wanted = HashMap::new();
+        let mut wanted = Destinations::new();
         if listeners.iter().any(|listener| listener.address.needs_steering()) {
             for listener in listeners {
                 let key = listening::key(&listener.address);
@@ -83,16 +86,25 @@ impl Steering {
                 );
             }
         }
-        let failed = |source| map_failed(names::STEERING, source);
+        let new = wanted.keys().filter(|wanted| !self.known.contains_key(*wanted)).count();
+        if self.known.len() + new > MAX_STEERED {
+            self.remove_all_but(&wanted)?;
+        }
         for (&(destination, bits), &listener) in &wanted {
             if self.known.get(&(destination, bits)) != Some(&listener) {
-                self.destinations.insert(&Key::new(bits, destination), listener, ANY).map_err(failed)?;
+                let put = self.destinations.insert(&Key::new(bits, destination), listener, ANY);
+                put.map_err(|source| map_failed(names::STEERING, source))?;
                 self.known.insert((destination, bits), listener);
             }
         }
+        self.remove_all_but(&wanted)
+    }
+
+    fn remove_all_but(&mut self, wanted: &Destinations) -> Result<(), KernelError> {
         let gone: Vec<_> = self.known.keys().filter(|known| !wanted.contains_key(*known)).copied().collect();
         for (destination, bits) in gone {
-            self.destinations.remove(&Key::new(bits, destination)).map_err(failed)?;
+            let removed = self.destinations.remove(&Key::new(bits, destination));
+            removed.map_err(|source| map_failed(names::STEERING, source))?;
             self.known.remove(&(destination, bits));
         }
         Ok(())

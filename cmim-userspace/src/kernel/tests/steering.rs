@@ -176,6 +176,21 @@ fn a_reload_changes_what_is_steered_and_leaves_the_rest() {
 }
 
 #[test]
+fn one_large_range_takes_the_place_of_another() {
+    in_namespaces("one_large_range_takes_the_place_of_another", |host| {
+        ip(&["route", "add", "local", "10.2.0.0/16", "dev", "lo"]);
+        let old = Door::open(1, "10.1.0.0/16:1-40000", 1);
+        let new = Door::open(2, "10.2.0.0/16:1-40000", 1);
+        let mut part = listen(host, &[&old], &[]);
+        let now = [new.listening.clone()];
+        part.set_listeners(&now).expect("room, once the old ones are out");
+        part.open(&[new.open_sockets()], &now).expect("it listens");
+        TcpStream::connect_timeout(&"10.2.3.4:40000".parse().expect("a literal"), DEADLINE).expect("steered");
+        assert!(new.accept().is_some(), "to its own listener");
+    });
+}
+
+#[test]
 fn more_ports_than_the_map_has_room_for_are_named() {
     in_namespaces("more_ports_than_the_map_has_room_for_are_named", |host| {
         let kernel = settings(KernelMode::Auto, host.bpffs().join("cmim"), &[]);
