@@ -28,6 +28,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// After a failed accept (no descriptor left), so that the loop does not spin until there is one again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What of an IPv4 address in IPv6 comes before it, `::ffff:0:0/96`.
+const MAPPED_BITS: u8 = 96;
+
 /// Answers requests for as long as it is polled. Needs a tokio runtime; the file goes when this future is dropped.
 pub async fn serve(socket: ControlSocket, device: Arc<dyn Device>) -> Result<(), ControlError> {
     let ControlSocket { listener, file, answering } = socket;
@@ -190,12 +193,21 @@ fn allow(sources: &str, device: &dyn Device) -> Answer {
 }
 
 /// An address alone is the network of that one address. Host bits do not matter: 203.0.113.7/24 says which hosts as well.
+/// An IPv4 network that is written as part of IPv6 (::ffff:203.0.113.0/120) is that IPv4 network, as packets have it.
 fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     let network = text.parse::<IpNet>().ok().or_else(address);
-    network.map(|network| network.trunc()).ok_or_else(|| {
+    network.map(|network| unmapped(network.trunc())).ok_or_else(|| {
         format!("{text:?} is no address or network such as 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32")
     })
+}
+
+fn unmapped(network: IpNet) -> IpNet {
+    let mapped = match network {
+        IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(MAPPED_BITS)),
+        IpNet::V4(_) => None,
+    };
+    mapped.and_then(|(address, prefix)| IpNet::new(address.into(), prefix).ok()).unwrap_or(network)
 }
 
 async fn send(writing: &mut (impl AsyncWriteExt + Unpin), answer: &Answer) -> io::Result<()> {

@@ -160,6 +160,10 @@ fn networks_are_denied_and_allowed_by_any_way_of_writing_them() {
             ("203.0.113.7", "203.0.113.7/32"),
             ("203.0.113.7/24", "203.0.113.0/24"),
             ("2001:db8::1", "2001:db8::1/128"),
+            ("::ffff:203.0.113.7", "203.0.113.7/32"),
+            ("::ffff:203.0.113.7/104", "203.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
         ] {
             assert_eq!(add(sources), Answer::Changed(format!("{network} is denied")));
         }
