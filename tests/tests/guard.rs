@@ -220,3 +220,24 @@ fn without_a_kernel_part_deny_and_guard_say_so() {
         assert!(why.contains("no kernel part"), "{arguments:?}: {why}");
     }
 }
+
+#[test]
+fn required_takes_changes_while_an_interface_is_gone() {
+    if skipped("required_takes_changes_while_an_interface_is_gone") {
+        return;
+    }
+    let bench = Guarded::start("required");
+    bench.inside.ip(&["link", "delete", INTERFACE]);
+    until_true("it is missed", PATIENCE, || bench.device.status()["kernel"]["missing"].to_string().contains(INTERFACE));
+    let added = bench.device.cmim(&["servers", "add", "app", "127.0.0.1:9"]);
+    assert!(added.status.success(), "{added:?}");
+    let new = "127.0.0.1:8099";
+    bench.device.edit(|text| {
+        text.replace(&format!("\"10.77.0.1:{PORT}\""), &format!("\"10.77.0.1:{PORT}\", \"{new}\""))
+            .replace(&format!("interfaces = [\"{INTERFACE}\"]"), "interfaces = []")
+    });
+    bench.device.reload();
+    bench.inside.run(|| Client::connect(new.parse().expect("an address")).get("/").assert_whole(b"ok"));
+    let status = bench.device.status();
+    assert_eq!((&status["kernel"]["missing"], &status["kernel"]["mode"]), (&json!([]), &json!("on")), "{status}");
+}

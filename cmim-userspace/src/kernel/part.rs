@@ -227,7 +227,8 @@ impl KernelPart {
     /// # Errors
     ///
     /// [`KernelError::NotSteered`] where connections for an address cannot reach its sockets otherwise; with
-    /// `mode = "required"` everything that is missing.
+    /// `mode = "required"` everything of this that failed. What was missing before, such as an interface that has gone, is
+    /// no reason: it must not keep out the change that mends it.
     pub fn open(&mut self, all: &[OpenSockets<'_>], listeners: &[Listening]) -> Result<(), KernelError> {
         let known = self.missing.len();
         if let Some(loaded) = &mut self.loaded {
@@ -239,12 +240,16 @@ impl KernelPart {
         };
         if let Some(listener) = listeners.iter().find(is_lost) {
             let why = (self.mode != KernelMode::Off).then(|| self.missing().join("; "));
+            self.missing.truncate(known);
             return Err(KernelError::NotSteered { listener: listener.name.clone(), address: listener.address, why });
+        }
+        if self.mode == KernelMode::Required && self.missing.len() > known {
+            return Err(KernelError::Incomplete { missing: self.missing.split_off(known) });
         }
         for error in self.missing.iter().skip(known) {
             tracing::warn!("{}", error.clause());
         }
-        self.insist_on_all()
+        Ok(())
     }
 
     /// What a worker tells of its connections, so that new ones go to the least busy.
