@@ -23,10 +23,18 @@ const PANIC: &str = "panicked at";
 /// How a device is started, where that is not as the test itself runs.
 #[derive(Debug, Default)]
 pub(crate) struct Manner {
-    pub(crate) user: Option<&'static str>,
+    pub(crate) run_as: Option<RunAs>,
     pub(crate) open_files: Option<u32>,
     /// Nobody reads its stderr.
     pub(crate) unheard: bool,
+}
+
+/// Whom a device runs as, where that is not the test's own user with all his rights.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RunAs {
+    User(&'static str),
+    /// Root with these capabilities (`CAP_BPF CAP_CHOWN`).
+    RootWith(&'static str),
 }
 
 #[derive(Debug)]
@@ -48,9 +56,10 @@ impl Device {
     #[track_caller]
     pub(crate) fn launch(directory: TempDir, file: &Path, manner: &Manner) -> Self {
         let arguments = ["run".to_owned(), "--config".to_owned(), file.display().to_string()];
-        let command = match manner.user {
+        let command = match manner.run_as {
             None => Command::new(binary()),
-            Some(user) => as_user(user, directory.path()),
+            Some(RunAs::User(user)) => as_user(user, directory.path()),
+            Some(RunAs::RootWith(capabilities)) => as_root_with(capabilities),
         };
         let mut command = match manner.open_files {
             None => command,
@@ -341,6 +350,15 @@ fn with_open_files(most: u32, command: &Command) -> Command {
     limited.arg("-c").arg(format!("ulimit -n {most} && exec \"$0\" \"$@\"")).arg(command.get_program());
     limited.args(command.get_args());
     limited
+}
+
+/// The binary, run as a root whom permissions bind where he lacks the capability to ignore them.
+fn as_root_with(capabilities: &str) -> Command {
+    let names = capabilities.split_whitespace().map(|name| name.trim_start_matches("CAP_").to_lowercase());
+    let bounding: String = names.map(|name| format!(",+{name}")).collect();
+    let mut command = Command::new(skip::find("setpriv").expect("setpriv"));
+    command.args(["--bounding-set", &format!("-all{bounding}"), "--inh-caps=-all", "--no-new-privs"]).arg(binary());
+    command
 }
 
 /// The binary, run as another user, who gets the directory and a copy of the binary that he can read.

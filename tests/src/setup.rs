@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use crate::device::{Device, Manner};
+use crate::device::{Device, Manner, RunAs};
 use crate::netns::Namespace;
 use crate::ports::Reserved;
 
@@ -138,7 +138,7 @@ impl<'a> Setup<'a> {
 
     /// Runs the device as this user instead of the test's own.
     pub fn as_user(mut self, name: &'static str) -> Self {
-        self.manner.user = Some(name);
+        self.manner.run_as = Some(RunAs::User(name));
         self
     }
 
@@ -165,6 +165,13 @@ impl<'a> Setup<'a> {
     /// Nobody reads the device's stderr: writing to it fails.
     pub fn unheard(mut self) -> Self {
         self.manner.unheard = true;
+        self
+    }
+
+    /// Runs the device as a root who has these capabilities and no others, as they stand in a unit's
+    /// `CapabilityBoundingSet=`.
+    pub fn with_rights(mut self, capabilities: &'static str) -> Self {
+        self.manner.run_as = Some(RunAs::RootWith(capabilities));
         self
     }
 

@@ -197,6 +197,39 @@ fn a_plain_user_who_requires_the_kernel_part_is_refused() {
     assert!(device.output().contains("required"), "{}", device.output());
 }
 
+/// The rights of the installed unit.
+fn unit_rights() -> &'static str {
+    let unit = include_str!("../../packaging/cmim.service");
+    unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("the unit limits them")
+}
+
+#[test]
+fn with_the_units_rights_and_a_user_each_start_can_pin_and_each_end_removes_the_pins() {
+    let name = "with_the_units_rights_and_a_user_each_start_can_pin_and_each_end_removes_the_pins";
+    if skipped(name) || skip::without_tools(name, &["setpriv"]) {
+        return;
+    }
+    let server = ScriptedServer::start(ok);
+    let setup = || {
+        Setup::before(&[server.address()]).daemon("user = \"nobody\"").kernel("required", "").with_rights(unit_rights())
+    };
+    let mut device = setup().start();
+    let pin_dir = device.pin_dir().to_owned();
+    let pinned = pins(&pin_dir);
+    assert!(pinned.contains(&"CMIM_LISTENERS".to_owned()), "{pinned:?}");
+    // The first leaves its pins to the next one; that and the last end by themselves.
+    device.signal(Signal::KILL);
+    device.wait(PATIENCE);
+    for _ in 0..2 {
+        let mut device = setup().pinned_at(&pin_dir).start();
+        device.client().get("/").assert_whole(b"ok");
+        assert_eq!(pins(&pin_dir), pinned);
+        assert!(device.stop().success(), "{}", device.output());
+        assert_eq!(pins(&pin_dir), Vec::<String>::new());
+    }
+    std::fs::remove_dir(&pin_dir).expect("an empty directory");
+}
+
 #[test]
 fn an_interface_that_is_not_there_is_said_and_required_refuses_it() {
     if skipped("an_interface_that_is_not_there_is_said_and_required_refuses_it") {

@@ -3,7 +3,7 @@
 use cmim_common::counters::Counters;
 use cmim_common::names;
 use ipnet::IpNet;
-use rustix::fs::{Gid, Uid};
+use rustix::fs::Gid;
 
 use super::bell::SpliceEvents;
 use super::error::{KernelError, clauses};
@@ -158,13 +158,13 @@ impl KernelPart {
         report::guard(self.loaded.as_ref().ok_or(KernelError::NotRunning)?, self.rates)
     }
 
-    /// Gives the pins to the user that the daemon is about to become, so that it can remove them when it ends.
+    /// Lets the group of the user that the daemon is about to become remove the pins, as it is to do when it ends.
     ///
     /// # Errors
     ///
     /// When this process may not give files away.
-    pub fn hand_to(&self, user: u32, group: u32) -> Result<(), KernelError> {
-        self.pins().map_or(Ok(()), |pins| pins.hand_to(Uid::from_raw(user), Gid::from_raw(group)))
+    pub fn hand_to(&self, group: u32) -> Result<(), KernelError> {
+        self.pins().map_or(Ok(()), |pins| pins.hand_to(Gid::from_raw(group)))
     }
 
     /// The programs' log, once; `None` after that and without a kernel part. Forward it on one task.

@@ -18,7 +18,7 @@ use aya::maps::{Map, MapData};
 use aya::programs::links::{FdLink, PinnedLink};
 use cmim_common::names;
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid, chownat, fchown, flock, fstat, fstatfs, mkdir, openat, rmdir,
+    AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, fchmod, fchown, flock, fstat, fstatfs, mkdir, openat, rmdir,
     unlinkat,
 };
 use rustix::io::Errno;
@@ -32,6 +32,8 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const USUAL_MOUNT_POINT: &str = "/sys/fs/bpf";
 /// What every pin of a cmim begins with. Other names in the directory are left alone.
 const OWN_PREFIX: &str = "CMIM_";
+/// Of a directory whose pins a user without root is to remove.
+const SHARED_MODE: u32 = 0o775;
 /// A daemon that ends removes the directory under a starting one's hands; each try loses to another daemon's end.
 const CLAIM_TRIES: usize = 8;
 
@@ -132,18 +134,17 @@ impl PinDir {
         lent
     }
 
-    /// Gives the directory and the pins to the user that the daemon is about to become, so that it can remove them.
+    /// Lets the group of the user that the daemon is about to become write to the directory, so that it can remove the
+    /// pins. The owner stays: the next start may be a root that permissions bind (CAP_DAC_OVERRIDE is not among the unit's
+    /// rights), and must be able to pin there.
     ///
     /// # Errors
     ///
     /// When this process may not give files away.
-    pub fn hand_to(&self, user: Uid, group: Gid) -> Result<(), KernelError> {
+    pub fn hand_to(&self, group: Gid) -> Result<(), KernelError> {
         let failed = |error: Errno| KernelError::PinDir { path: self.path.clone(), source: error.into() };
-        fchown(&self.directory, Some(user), Some(group)).map_err(failed)?;
-        for name in &self.pinned {
-            chownat(&self.directory, *name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-        }
-        Ok(())
+        fchown(&self.directory, None, Some(group)).map_err(failed)?;
+        fchmod(&self.directory, Mode::from_raw_mode(SHARED_MODE)).map_err(failed)
     }
 
     fn remove_left_overs(&mut self) -> io::Result<()> {

@@ -154,7 +154,7 @@ impl Prepared {
         let made = buffer::make_directories(&config.buffer);
         let gave_up_root = user.is_some();
         if let Some(user) = user {
-            kernel.hand_to(user.uid, user.gid)?;
+            kernel.hand_to(user.gid)?;
             control.hand_to(user.uid, user.gid)?;
             made.hand_to(user.uid, user.gid);
             log.hand_to(user.gid)?;
