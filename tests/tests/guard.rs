@@ -241,3 +241,28 @@ fn required_takes_changes_while_an_interface_is_gone() {
     let status = bench.device.status();
     assert_eq!((&status["kernel"]["missing"], &status["kernel"]["mode"]), (&json!([]), &json!("on")), "{status}");
 }
+
+#[test]
+fn a_reload_that_fails_late_leaves_the_networks_of_before_where_they_were() {
+    if skipped("a_reload_that_fails_late_leaves_the_networks_of_before_where_they_were") {
+        return;
+    }
+    let bench = Guarded::start("required");
+    let network = "203.0.113.0/24:80";
+    bench.inside.ip(&["route", "add", "local", "203.0.113.0/24", "dev", "lo"]);
+    bench.outside.ip(&["route", "add", "203.0.113.0/24", "via", "10.77.0.1"]);
+    let own = format!("\"10.77.0.1:{PORT}\"");
+    bench.device.edit(|text| text.replace(&own, &format!("{own}, \"{network}\"")));
+    bench.device.reload();
+    let ask = || bench.outside.run(|| Client::connect(([203, 0, 113, 7], 80).into()).get("/").assert_whole(b"ok"));
+    ask();
+    // More networks than there are rows of sockets: the first take what the one that goes had, the last is refused.
+    let many: Vec<String> = (1..=129).map(|port| format!("\"203.0.113.0/25:{}\"", 1000 + port)).collect();
+    bench.device.edit(|text| text.replace(&format!("\"{network}\""), &many.join(", ")));
+    let refused = bench.device.cmim(&["reload"]);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && why.contains("CMIM_LISTENING is full"), "{why}");
+    for _ in 0..4 {
+        ask();
+    }
+}

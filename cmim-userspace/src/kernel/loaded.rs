@@ -252,7 +252,9 @@ impl Loaded {
         {
             let address = open.address.to_string();
             steer::spread_over(&self.ebpf, *first, &address)?;
-            self.spread_over.push(address);
+            if !self.spread_over.contains(&address) {
+                self.spread_over.push(address);
+            }
         }
         Ok(())
     }

@@ -281,6 +281,17 @@ impl KernelPart {
         }
     }
 
+    /// Steers and spreads to sockets once more that have listened all the while: a change that came to nothing may have
+    /// put others in their rows, and another daemon its own program over them.
+    pub fn restore(&mut self, all: &[OpenSockets<'_>]) {
+        let Some(loaded) = &mut self.loaded else { return };
+        let mut missing = Vec::new();
+        loaded.open(all, &mut missing);
+        for error in &missing {
+            tracing::error!("{}", error.clause());
+        }
+    }
+
     /// Gives up what only one daemon can have (interfaces, pins), for one that is about to take this one's place.
     pub fn lend(&mut self) {
         if let Some(loaded) = &mut self.loaded {
@@ -288,13 +299,15 @@ impl KernelPart {
         }
     }
 
-    /// Takes that back: the other one did not come to be.
+    /// Takes that back: the other one did not come to be. `all`: the sockets, for which it had a program already.
     ///
     /// # Errors
     ///
-    /// When the pins cannot be made again; the interfaces are guarded all the same.
-    pub fn take_back(&mut self) -> Result<(), KernelError> {
-        self.loaded.as_mut().map_or(Ok(()), Loaded::take_back)
+    /// When the pins cannot be made again; the rest is as it was all the same.
+    pub fn take_back(&mut self, all: &[OpenSockets<'_>]) -> Result<(), KernelError> {
+        let taken = self.loaded.as_mut().map_or(Ok(()), Loaded::take_back);
+        self.restore(all);
+        taken
     }
 
     /// The other one is there: connections are steered by it.

@@ -73,7 +73,7 @@ fn map_id(pin_dir: &Path, name: &str) -> u32 {
 }
 
 /// The kernel frees a map a little after its last holder is gone.
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !holds() {
         assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");

@@ -137,6 +137,7 @@ impl Changer {
                 // What they were before; the kernel took that once already.
                 let before = doorways.listenings(&old.config, &Fresh::default());
                 let _: Result<(), KernelError> = kernel.set_listeners(&before);
+                kernel.restore(&doorways.open_sockets());
                 return Err(error);
             }
         };

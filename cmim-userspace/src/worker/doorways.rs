@@ -65,6 +65,11 @@ impl Doorways {
         self.0.iter().map(|door| (door.configured, door.sockets.as_slice()))
     }
 
+    /// As the kernel part steers and spreads to them.
+    pub(super) fn open_sockets(&self) -> Vec<OpenSockets<'_>> {
+        self.0.iter().map(Doorway::open_sockets).collect()
+    }
+
     /// As the kernel part is told of them and of what is new.
     pub(super) fn listenings(&self, config: &Config, fresh: &Fresh) -> Vec<Listening> {
         let own = self.0.iter().map(|door| (door.configured, door.bound));
@@ -79,6 +84,12 @@ impl Doorways {
 
     fn has(&self, configured: ListenAddress) -> bool {
         self.0.iter().any(|door| door.configured == configured)
+    }
+}
+
+impl Doorway {
+    fn open_sockets(&self) -> OpenSockets<'_> {
+        OpenSockets { address: self.bound, sockets: self.sockets.iter().map(|socket| socket.as_fd()).collect() }
     }
 }
 
@@ -101,11 +112,7 @@ impl Fresh {
 impl Listened {
     /// As the kernel part steers and spreads to them.
     pub(super) fn open_sockets(&self) -> Vec<OpenSockets<'_>> {
-        let all = self.0.iter().map(|(door, sockets)| OpenSockets {
-            address: door.bound,
-            sockets: sockets.iter().map(|socket| socket.as_fd()).collect(),
-        });
-        all.collect()
+        self.0.iter().map(|(door, _)| door.open_sockets()).collect()
     }
 
     /// Those of `all` that these sockets are for.

@@ -116,7 +116,8 @@ fn end(child: &mut Child) {
 
 fn take_back(device: &Daemon) {
     device.store.lock_directories();
-    if let Err(error) = device.kernel.lock().take_back() {
+    let doorways = device.doorways.lock();
+    if let Err(error) = device.kernel.lock().take_back(&doorways.open_sockets()) {
         tracing::error!("{}", error.clause());
     }
 }

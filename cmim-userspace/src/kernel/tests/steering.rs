@@ -287,6 +287,30 @@ fn new_connections_go_to_the_worker_with_the_fewest() {
 }
 
 #[test]
+fn a_daemon_that_takes_its_place_back_spreads_by_its_own_numbers_again() {
+    in_namespaces("a_daemon_that_takes_its_place_back_spreads_by_its_own_numbers_again", |host| {
+        let door = Door::open(1, &format!("{HERE_V4}:0"), 2);
+        let address = door.listening.address.bind_address().to_string();
+        let mut part = listen(host, &[&door], &[]);
+        (0..40).for_each(|_| part.load_of(0).opened());
+        part.lend();
+        // The other daemon knows nothing of those forty, and its program stays with the sockets when it ends.
+        drop(listen(host, &[&door], &[]));
+        part.take_back(&[door.open_sockets()]).expect("the pins are made again");
+        let _clients: Vec<_> = (0..10).map(|_| connect(host, &address).expect("it listens")).collect();
+        let mut streams = [Vec::new(), Vec::new()];
+        wait_until("all are there", || {
+            door.accept_all(&mut streams);
+            streams.iter().map(Vec::len).sum::<usize>() == 10
+        });
+        assert_eq!(streams.map(|streams| streams.len()), [0, 10]);
+        let programs = part.report().programs;
+        let spread = programs.iter().find(|program| program.name == names::SPREAD).expect("it is there");
+        assert_eq!(spread.attached_to, [address], "named once");
+    });
+}
+
+#[test]
 fn a_worker_whose_socket_is_gone_is_passed_over() {
     in_namespaces("a_worker_whose_socket_is_gone_is_passed_over", |host| {
         route_networks(host);
