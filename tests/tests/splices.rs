@@ -170,6 +170,27 @@ fn auto_takes_the_kernel_for_tunnels_and_pipe_and_off_do_not() {
 }
 
 #[test]
+fn a_reload_changes_lane_and_window_of_the_splices_to_come() {
+    if skipped("a_reload_changes_lane_and_window_of_the_splices_to_come") {
+        return;
+    }
+    let server = echo();
+    let device = Setup::before(&[server.address()]).kernel("required", "splice = \"pipe\"").start();
+    let mut before = tunnel(&device);
+    there_and_back(&mut before, 10_000);
+    assert_eq!(device.figure("/lanes/sockmap/active"), 0);
+    device.edit(|text| text.replace("splice = \"pipe\"", "splice = \"sockmap\"\nsplice_window = \"192KiB\""));
+    assert!(device.reload().contains("kernel changed"));
+    let mut after = tunnel(&device);
+    there_and_back(&mut after, 10_000);
+    there_and_back(&mut before, 10_000);
+    assert_eq!(device.figure("/lanes/sockmap/active"), 1);
+    let entries = dump(device.pin_dir(), "CMIM_CONNECTIONS");
+    let windows: Vec<_> = entries.iter().map(|entry| number(&entry["value"], "window")).collect();
+    assert_eq!(windows, [192 << 10; 2], "{entries:?}");
+}
+
+#[test]
 fn a_tunnel_to_a_unix_socket_is_not_the_kernels() {
     if skipped("a_tunnel_to_a_unix_socket_is_not_the_kernels") {
         return;

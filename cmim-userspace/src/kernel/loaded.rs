@@ -94,11 +94,14 @@ impl Loaded {
         let cookies_wanted = kernel.syn_rate_per_listener > 0 && !kernel.interfaces.is_empty();
         let cookies =
             if cookies_wanted && load::lacking_capabilities().is_empty() { without.permit_cookies() } else { Ok(()) };
-        let wants_layout = wants_sockmap(kernel) || kernel.local_bypass != LocalBypass::Off;
-        let layout = wants_layout.then(|| without.permit(Piece::SocketTypes).and_then(|()| btf::socket_layout()));
-        let known = layout.as_ref().and_then(|layout| layout.as_ref().ok()).copied();
-        let mut ebpf = keep(missing, load::object(cookies.is_ok(), known.unwrap_or_default()))?;
-        let knows_sockets = layout.and_then(|layout| keep(missing, layout)).is_some();
+        let layout = without.permit(Piece::SocketTypes).and_then(|()| btf::socket_layout());
+        let known = layout.as_ref().copied().unwrap_or_default();
+        let mut ebpf = keep(missing, load::object(cookies.is_ok(), known))?;
+        let knows_sockets = layout.is_ok();
+        let layout_wanted = wants_sockmap(kernel) || kernel.local_bypass != LocalBypass::Off;
+        if layout_wanted {
+            keep(missing, layout);
+        }
         let lacks_cookies = keep(missing, cookies).is_none();
         let guard = without.permit(Piece::Guard).and_then(|()| load::guard(&mut ebpf).map(|_| ()));
         let has_guard = keep(missing, guard).is_some();
@@ -149,8 +152,8 @@ impl Loaded {
         keep(missing, loaded.set_limits(kernel));
         loaded.look_for_interfaces();
         loaded.load_programs(workers, without, missing);
-        if knows_sockets && loaded.verdict && wants_sockmap(kernel) {
-            loaded.sockmap = keep(missing, self_test::run(&loaded.splicer)).map(|()| loaded.splicer.clone());
+        if knows_sockets && loaded.verdict {
+            loaded.turn_sockmap_on(kernel, missing);
         }
         if knows_sockets && kernel.local_bypass != LocalBypass::Off {
             loaded.turn_local_on(kernel.local_bypass, without, missing);
@@ -171,6 +174,14 @@ impl Loaded {
             self.spread = keep(missing, spread).is_some();
         } else if workers > MAX_WORKERS {
             tracing::info!("connections are spread over {workers} workers by hash: more than {MAX_WORKERS}");
+        }
+    }
+
+    /// Tries the sockmap lane, also where it is not wanted yet: a reload may want it. Then it is not missing, either.
+    fn turn_sockmap_on(&mut self, kernel: &Kernel, missing: &mut Vec<KernelError>) {
+        match self_test::run(&self.splicer) {
+            Err(error) if !wants_sockmap(kernel) => tracing::info!("no sockmap lane: {}", error.clause()),
+            tried => self.sockmap = keep(missing, tried).map(|()| self.splicer.clone()),
         }
     }
 
@@ -212,8 +223,9 @@ impl Loaded {
         Ok(())
     }
 
-    /// Takes over the SYN rates, and whether cookies answer what is over them.
+    /// Takes over the splices' window, the SYN rates, and whether cookies answer what is over them.
     pub(super) fn set_limits(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
+        self.splicer.set_window(kernel.splice_window);
         self.settings.source_interval = rate::interval(kernel.syn_rate_per_source);
         self.settings.listener_interval = rate::interval(kernel.syn_rate_per_listener);
         self.no_cookies = if self.lacks_cookies {

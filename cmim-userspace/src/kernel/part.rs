@@ -205,7 +205,7 @@ impl KernelPart {
         if missing.is_empty() { Ok(()) } else { Err(KernelError::Incomplete { missing }) }
     }
 
-    /// Takes the SYN rates of a configuration over (reload), all at once.
+    /// Takes the SYN rates of a configuration over (reload), all at once, and the window of splices to come.
     ///
     /// # Errors
     ///

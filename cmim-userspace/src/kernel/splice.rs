@@ -42,8 +42,8 @@ struct Workshop {
     slots: Mutex<Slots>,
     generation: AtomicU64,
     bells: Arc<Bells>,
-    /// Most bytes in flight between the two sockets of one direction.
-    window: u64,
+    /// Most bytes in flight between the two sockets of one direction; of directions that are installed from now on.
+    window: AtomicU64,
 }
 
 /// Why two sockets are not spliced. Nothing is left of the attempt; the bytes are userspace's to carry.
@@ -123,7 +123,7 @@ impl Splicer {
             slots: Mutex::default(),
             generation: AtomicU64::new(0),
             bells,
-            window,
+            window: AtomicU64::new(window),
         };
         Ok((Self(Arc::new(workshop)), events))
     }
@@ -136,6 +136,11 @@ impl Splicer {
     pub(super) fn verdict_map(&self) -> Result<SockMapFd, KernelError> {
         let maps = self.0.maps.lock();
         maps.sockets.fd().try_clone().map_err(|source| KernelError::Memory { name: names::SOCKETS, source })
+    }
+
+    /// Bounds what is installed from now on.
+    pub(super) fn set_window(&self, window: u64) {
+        self.0.window.store(window, Ordering::Relaxed);
     }
 
     /// Begins a splice of two sockets, with nothing in the kernel yet.
@@ -216,7 +221,8 @@ impl Splice<'_> {
         let [source, target] = [self.sides[way.source()], self.sides[way.target()]];
         let slot = self.workshop.slots.lock().take().ok_or(KernelError::Full { name: names::CONNECTIONS })?;
         let installed = tcp::written(target.socket).map_err(SpliceError::from).and_then(|written_before| {
-            let entry = entry(target.key, self.generation, slot, self.workshop.window, content);
+            let window = self.workshop.window.load(Ordering::Relaxed);
+            let entry = entry(target.key, self.generation, slot, window, content);
             if let Some(taken) = self.workshop.taken(slot) {
                 taken.store(0, Ordering::Release);
             }

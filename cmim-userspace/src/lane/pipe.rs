@@ -2,7 +2,7 @@
 //!
 //! A pipe has bytes in it only while its splice is under way; empty ones wait in the worker's [`PipePool`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,15 +26,17 @@ pub struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     capacity: usize,
+    /// What the pool wanted its pipes to hold when this one was made; the kernel may have given less.
+    wanted: usize,
     /// Bytes in it.
     len: usize,
 }
 
 impl Pipe {
-    fn new(capacity: usize) -> io::Result<Self> {
+    fn new(capacity: usize, wanted: usize) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let capacity = fcntl_setpipe_size(&write, capacity)?;
-        Ok(Self { read, write, capacity, len: 0 })
+        Ok(Self { read, write, capacity, wanted, len: 0 })
     }
 
     /// Bytes that were taken from one socket and not given to the other yet.
@@ -79,6 +81,11 @@ impl Pipe {
     }
 }
 
+/// The nearest capacity that a pipe of this user can have.
+fn possible(capacity: u64) -> usize {
+    usize::try_from(capacity).unwrap_or(usize::MAX).clamp(LEAST, most_of_a_pipe())
+}
+
 /// The largest pipe that this user may have.
 fn most_of_a_pipe() -> usize {
     let limit = fs::read_to_string("/proc/sys/fs/pipe-max-size").ok();
@@ -89,27 +96,55 @@ fn most_of_a_pipe() -> usize {
 #[derive(Debug)]
 pub struct PipePool {
     free: RefCell<Vec<Pipe>>,
-    capacity: usize,
+    capacity: Cell<usize>,
 }
 
 impl PipePool {
     /// Of pipes with room for about `capacity` bytes each.
     pub fn new(capacity: u64) -> Self {
-        let capacity = usize::try_from(capacity).unwrap_or(usize::MAX).clamp(LEAST, most_of_a_pipe());
-        Self { free: RefCell::default(), capacity }
+        Self { free: RefCell::default(), capacity: Cell::new(possible(capacity)) }
+    }
+
+    /// Pipes that are taken from now on have room for about `capacity` bytes each.
+    pub fn set_capacity(&self, capacity: u64) {
+        if self.capacity.replace(possible(capacity)) != self.capacity.get() {
+            self.free.borrow_mut().clear();
+        }
     }
 
     /// An empty pipe; `None`: the kernel gives none of a useful size now.
     pub fn take(&self) -> Option<Pipe> {
         let kept = self.free.borrow_mut().pop();
-        kept.or_else(|| Pipe::new(self.capacity).or_else(|_| Pipe::new(LEAST)).ok())
+        let wanted = self.capacity.get();
+        kept.or_else(|| Pipe::new(wanted, wanted).or_else(|_| Pipe::new(LEAST, wanted)).ok())
     }
 
-    /// Keeps an empty pipe for the next splice. One with bytes in it is closed: they are another content's.
+    /// Keeps an empty pipe for the next splice. One with bytes in it is closed: they are another content's. So is one that
+    /// was made for another capacity.
     pub fn give_back(&self, pipe: Pipe) {
         let mut free = self.free.borrow_mut();
-        if pipe.is_empty() && free.len() < KEPT {
+        if pipe.is_empty() && pipe.wanted == self.capacity.get() && free.len() < KEPT {
             free.push(pipe);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LEAST, PipePool};
+
+    #[test]
+    fn another_capacity_is_that_of_every_pipe_taken_from_then_on() {
+        let pool = PipePool::new(4 * LEAST as u64);
+        let (kept, under_way) = (pool.take().expect("a pipe"), pool.take().expect("a pipe"));
+        assert_eq!(kept.capacity, 4 * LEAST);
+        pool.give_back(kept);
+        pool.set_capacity(2 * LEAST as u64);
+        pool.give_back(under_way);
+        let pipe = pool.take().expect("a pipe");
+        assert_eq!(pipe.capacity, 2 * LEAST);
+        pool.give_back(pipe);
+        pool.set_capacity(2 * LEAST as u64);
+        assert_eq!(pool.free.borrow().len(), 1, "one that fits is kept");
     }
 }

@@ -100,7 +100,6 @@ async fn live(crew: Crew) -> io::Result<()> {
         counters,
         store,
         buffers: Rc::default(),
-        // A later configuration's window is for the sockmap lane only: pipes are made as large as this one says.
         pipes: Rc::new(PipePool::new(first.live.config.kernel.splice_window)),
         splicer,
         local,
@@ -172,6 +171,7 @@ struct Ground {
 impl Ground {
     fn site(&self, live: Live, log: LogWriter) -> Site {
         let kernel = &live.config.kernel;
+        self.pipes.set_capacity(kernel.splice_window);
         let lanes = Rules { mode: kernel.splice, min: kernel.splice_min, sockmap: self.splicer.is_some() };
         Site {
             worker: self.worker,
