@@ -36,11 +36,15 @@ impl Place {
     }
 }
 
+/// An interface that refused the guard is asked again at every tenth look: what holds it may have let go.
+const LOOKS_BETWEEN_TRIES: u32 = 10;
+
 /// The interfaces that are to be guarded, and where each of them stands.
 #[derive(Debug)]
 pub(super) struct Interfaces {
     mode: XdpMode,
     all: Vec<Interface>,
+    looks: u32,
 }
 
 #[derive(Debug)]
@@ -60,10 +64,11 @@ enum State {
 impl Interfaces {
     /// None of them is guarded yet.
     pub(super) fn new(names: &[String], mode: XdpMode) -> Self {
-        Self { mode, all: names.iter().map(|name| Interface::new(name)).collect() }
+        Self { mode, all: names.iter().map(|name| Interface::new(name)).collect(), looks: 0 }
     }
 
-    /// Makes these the guarded ones. Those that stay are not without the guard for an instant.
+    /// Makes these the guarded ones; those that refused the guard before are tried again. Those that stay are not without
+    /// it for an instant.
     pub(super) fn set_names(&mut self, names: &[String], guard: &mut Xdp) {
         for gone in self.all.extract_if(.., |interface| !names.contains(&interface.name)) {
             if let State::Guarded { link, .. } = gone.state {
@@ -77,7 +82,7 @@ impl Interfaces {
                 self.all.push(Interface::new(name));
             }
         }
-        self.look(guard);
+        self.look_at_all(guard, true);
     }
 
     /// Lets all of them go, for another daemon; a look guards them again.
@@ -91,12 +96,18 @@ impl Interfaces {
         }
     }
 
-    /// Guards those that have appeared since the last look, or at the first one, and notices those that have vanished.
-    /// Interfaces are those of the calling thread's network namespace.
+    /// Guards those that have appeared since the last look, or at the first one, and notices those that have vanished;
+    /// now and then it tries those again that refused the guard. Interfaces are those of the calling thread's network
+    /// namespace.
     pub(super) fn look(&mut self, guard: &mut Xdp) {
+        self.looks = self.looks.wrapping_add(1);
+        self.look_at_all(guard, self.looks.is_multiple_of(LOOKS_BETWEEN_TRIES));
+    }
+
+    fn look_at_all(&mut self, guard: &mut Xdp, try_again: bool) {
         let mode = self.mode;
         for interface in &mut self.all {
-            interface.look(guard, mode);
+            interface.look(guard, mode, try_again);
         }
     }
 
@@ -123,9 +134,10 @@ impl Interface {
         Self { name: name.to_owned(), index: None, state: State::Unguarded { why } }
     }
 
-    fn look(&mut self, guard: &mut Xdp, mode: XdpMode) {
+    fn look(&mut self, guard: &mut Xdp, mode: XdpMode, try_again: bool) {
         let index = index_of(&self.name);
-        if index == self.index {
+        let has_refused = index.is_some() && matches!(self.state, State::Unguarded { .. });
+        if index == self.index && !(try_again && has_refused) {
             return;
         }
         self.index = index;

@@ -215,7 +215,8 @@ impl KernelPart {
         self.loaded.as_mut().map_or(Ok(()), |loaded| loaded.set_limits(kernel))
     }
 
-    /// Guards exactly these interfaces (reload); those that cannot be guarded are among what is missing.
+    /// Guards exactly these interfaces (reload), also those that refused the guard before; those that cannot be guarded are
+    /// among what is missing.
     pub fn set_interfaces(&mut self, names: &[String]) {
         if let Some(loaded) = &mut self.loaded {
             loaded.set_interfaces(names);

@@ -145,9 +145,8 @@ impl Changer {
             incomplete.push(error.clause());
         }
         lead_to_servers(&kernel.local_lane(), config);
-        if old.config.kernel.interfaces != config.kernel.interfaces {
-            kernel.set_interfaces(&config.kernel.interfaces);
-        }
+        // Also where they are the same: one that could not be guarded is tried again.
+        kernel.set_interfaces(&config.kernel.interfaces);
         *doorways = doorways.with(config, &listened);
         Ok((listened.by_worker(config.daemon.workers), incomplete))
     }

@@ -104,15 +104,34 @@ fn an_interface_that_appears_after_root_was_dropped_is_guarded_or_named() {
 }
 
 #[test]
+fn an_interface_that_a_foreign_program_leaves_is_guarded_without_a_reload() {
+    in_namespaces("an_interface_that_a_foreign_program_leaves_is_guarded_without_a_reload", |host| {
+        let foreign = started(KernelMode::Required, &host.bpffs().join("other"), &[INTERFACE], &[]);
+        let mut part = started(KernelMode::Auto, &host.bpffs().join("cmim"), &[INTERFACE], &[]);
+        part.look_for_interfaces();
+        assert_eq!(interfaces(&part), [""; 0]);
+        drop(foreign);
+        wait_until("it is guarded", || {
+            part.look_for_interfaces();
+            interfaces(&part) == [INTERFACE]
+        });
+        assert!(part.missing().is_empty(), "{:?}", part.missing());
+    });
+}
+
+#[test]
 fn an_interface_with_a_foreign_program_is_named_and_the_others_are_guarded() {
     in_namespaces("an_interface_with_a_foreign_program_is_named_and_the_others_are_guarded", |host| {
         ip(&["link", "add", "cmim7", "type", "veth", "peer", "name", "cmim7-peer"]);
         let foreign = started(KernelMode::Required, &host.bpffs().join("other"), &["cmim7"], &[]);
-        let part = started(KernelMode::Auto, &host.bpffs().join("cmim"), &["cmim7", INTERFACE], &[]);
+        let mut part = started(KernelMode::Auto, &host.bpffs().join("cmim"), &["cmim7", INTERFACE], &[]);
         assert_eq!(interfaces(&part), [INTERFACE]);
         let clause = part.missing().join("; ");
         assert!(clause.contains(names::GUARD) && clause.contains("bpftool net"), "{clause}");
         drop(foreign);
+        part.set_interfaces(&["cmim7".to_owned(), INTERFACE.to_owned()]);
+        assert_eq!(interfaces(&part), ["cmim7", INTERFACE], "a reload tries it again");
+        drop(part);
         let required = settings(KernelMode::Required, host.bpffs().join("third"), &["cmim7", "cmim8"]);
         let refused = start(&required, &[], 1).expect_err("one is not there").clause();
         assert!(refused.contains("no interface cmim8"), "{refused}");
