@@ -63,6 +63,8 @@ pub enum KernelError {
         #[source]
         source: Box<aya::programs::ProgramError>,
     },
+    #[error("interface {interface} has no Ethernet headers, and the guard reads nothing else")]
+    NotEthernet { interface: String },
     #[error("interface {interface} is not guarded: {why}")]
     Unguarded { interface: String, why: String },
     #[error("{} belongs to a living cmim{}", path.display(), of_process(*owner))]
@@ -118,13 +120,11 @@ impl KernelError {
                 "a network or a range of ports needs the kernel part; name single addresses without it".to_owned()
             }
             Self::NoInterface { .. } => "`ip link` lists those there are; correct kernel.interfaces".to_owned(),
-            Self::Unguarded { interface, .. } => {
-                format!(
-                    "`bpftool net` shows what holds {interface}; kernel.xdp_mode = \"generic\" works on any interface"
-                )
+            Self::NotEthernet { .. } => {
+                "take it out of kernel.interfaces; the interface that its packets come in by can be guarded".to_owned()
             }
-            Self::Attach { target, .. } => {
-                format!("`bpftool net` shows what holds {target}; kernel.xdp_mode = \"generic\" works on any interface")
+            Self::Unguarded { interface: held, .. } | Self::Attach { target: held, .. } => {
+                format!("`bpftool net` shows what holds {held}; kernel.xdp_mode = \"generic\" works with any driver")
             }
             Self::PinDirTaken { .. } => "give each daemon its own kernel.pin_dir".to_owned(),
             Self::NotBpffs { mount_point, .. } => format!("run `mount -t bpf bpf {}`", mount_point.display()),

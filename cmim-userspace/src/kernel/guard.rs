@@ -1,5 +1,7 @@
 //! Puts the guard on interfaces, as close to the wire as each allows, and on those that appear later.
 
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
 use aya::programs::xdp::{XdpLinkId, XdpMode as AyaMode};
 use aya::programs::{ProgramError, Xdp};
 use cmim_common::names;
@@ -14,7 +16,7 @@ use crate::config::model::XdpMode;
 pub enum Place {
     /// In the driver, before a socket buffer is made.
     Native,
-    /// In the network stack: works on every interface, costs more per packet.
+    /// In the network stack: works with every driver, costs more per packet.
     Generic,
 }
 
@@ -163,12 +165,46 @@ impl Interface {
 
 /// The kernel's number of an interface of this thread's network namespace.
 fn index_of(name: &str) -> Option<u32> {
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
-    name_to_index(socket, name).ok()
+    name_to_index(any_socket()?, name).ok()
+}
+
+/// Something to ask the namespace's interfaces by.
+fn any_socket() -> Option<OwnedFd> {
+    socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()
+}
+
+/// Whether an interface says that its frames begin with no Ethernet header (tun, WireGuard, PPP). XDP can be put there
+/// all the same; the guard would take every packet for something that it does not know.
+fn lacks_ethernet(name: &str) -> bool {
+    let kind = any_socket().and_then(|socket| hardware_of(&socket, name));
+    kind.is_some_and(|kind| !matches!(kind, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK))
+}
+
+/// The kind of hardware of an interface (`ARPHRD_*`).
+#[expect(unsafe_code, reason = "rustix has no SIOCGIFHWADDR, and /sys may be another namespace's")]
+fn hardware_of(socket: &OwnedFd, name: &str) -> Option<u16> {
+    // SAFETY: all zeros is a value of it.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // Its last byte stays zero.
+    let (_, room) = request.ifr_name.split_last_mut()?;
+    if name.len() > room.len() {
+        return None;
+    }
+    for (to, from) in room.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the request is whole and lives through the call, which writes an address into it.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
+    // SAFETY: what the call writes is this member of the union; all bytes are a value of it.
+    let kind = unsafe { request.ifr_ifru.ifru_hwaddr.sa_family };
+    (answer == 0).then_some(kind)
 }
 
 /// Attaches the loaded guard to an interface. It stays until the program is dropped.
 fn attach(guard: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(Place, XdpLinkId), KernelError> {
+    if lacks_ethernet(interface) {
+        return Err(KernelError::NotEthernet { interface: interface.to_owned() });
+    }
     let (place, link) = match mode {
         XdpMode::Native => attach_at(guard, interface, Place::Native),
         XdpMode::Generic => attach_at(guard, interface, Place::Generic),

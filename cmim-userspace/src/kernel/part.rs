@@ -373,6 +373,7 @@ impl KernelPart {
         if let Some(interfaces) = self.loaded.as_ref().and_then(Loaded::interfaces) {
             missing.extend(interfaces.unguarded().map(|(name, why)| match why {
                 KernelError::NoInterface { interface } => KernelError::NoInterface { interface: interface.clone() },
+                KernelError::NotEthernet { interface } => KernelError::NotEthernet { interface: interface.clone() },
                 why => KernelError::Unguarded { interface: name.to_owned(), why: why.to_string() },
             }));
         }

@@ -9,7 +9,7 @@ use super::host::{
     HERE_V4, HERE_V6, INTERFACE, PEER_INTERFACE, PEER_V4, PEER_V6, RawLink, become_nobody, in_namespaces, ip,
 };
 use super::segment::{FIN, PSH, SYN, Segment, URG};
-use super::{listening, settings, started, wait_until};
+use super::{listening, settings, skipped, started, wait_until};
 use crate::config::model::{Kernel, KernelMode, XdpMode};
 use crate::kernel::{KernelPart, start};
 
@@ -135,5 +135,24 @@ fn an_interface_with_a_foreign_program_is_named_and_the_others_are_guarded() {
         let required = settings(KernelMode::Required, host.bpffs().join("third"), &["cmim7", "cmim8"]);
         let refused = start(&required, &[], 1).expect_err("one is not there").clause();
         assert!(refused.contains("no interface cmim8"), "{refused}");
+    });
+}
+
+#[test]
+fn an_interface_without_ethernet_headers_is_named_and_not_taken_for_guarded() {
+    let name = "an_interface_without_ethernet_headers_is_named_and_not_taken_for_guarded";
+    in_namespaces(name, move |host| {
+        let made = Command::new("ip").args(["tuntap", "add", "cmim7", "mode", "tun"]).status();
+        if !made.expect("ip from iproute2").success() {
+            return skipped(name, "this kernel has no tun");
+        }
+        let part = started(KernelMode::Auto, &host.bpffs().join("cmim"), &["cmim7", "lo", INTERFACE], &[]);
+        assert_eq!(interfaces(&part), ["lo", INTERFACE]);
+        let clause = part.missing().join("; ");
+        assert!(clause.contains("interface cmim7 has no Ethernet headers") && !clause.contains("bpftool"), "{clause}");
+        drop(part);
+        let required = settings(KernelMode::Required, host.bpffs().join("other"), &["cmim7"]);
+        let refused = start(&required, &[], 1).expect_err("it is not guarded").clause();
+        assert!(refused.contains("take it out of kernel.interfaces"), "{refused}");
     });
 }
