@@ -62,7 +62,12 @@ pub struct Event {
 
 /// Bytes of `CMIM_EVENTS`. Each direction has one event under way at most (see [`Noted::is_news`]), of 8 bytes and as
 /// many of the kernel's.
-pub const EVENTS_SIZE: usize = 16 * crate::connection::MAX_CONNECTIONS;
+pub const EVENTS_SIZE: usize = EVENT_SIZE * crate::connection::MAX_CONNECTIONS;
+/// Bytes of an event in the ring, with the kernel's header.
+const EVENT_SIZE: usize = 16;
+
+/// Events in a full ring. The kernel never fills its last byte (`bpf_ringbuf_reserve`).
+pub const MOST_EVENTS: usize = (EVENTS_SIZE - 1) / EVENT_SIZE;
 
 /// A burst, by what is new in it, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,6 +254,7 @@ const _: () = {
     assert!(size_of::<SocketLayout>() == 5 * 4);
     assert!(size_of::<Event>() == 8);
     assert!(EVENTS_SIZE.is_power_of_two());
+    assert!(MOST_EVENTS * EVENT_SIZE < EVENTS_SIZE);
 };
 
 #[cfg(test)]

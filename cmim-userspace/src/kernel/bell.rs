@@ -10,8 +10,8 @@ use std::task::Context;
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
-use cmim_common::connection::MAX_CONNECTIONS;
 use cmim_common::names;
+use cmim_common::splice::MOST_EVENTS;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::io::Interest;
@@ -97,7 +97,7 @@ impl SpliceEvents {
             count += 1;
         }
         // Events are lost only where the ring is full: whoever finds it so lets everybody look for himself.
-        if count >= MAX_CONNECTIONS {
+        if count >= MOST_EVENTS {
             self.bells.ring_all();
         }
     }
