@@ -64,7 +64,8 @@ impl Table {
 
     /// The target before the source, and the entry between them: the first burst finds everything in its place.
     pub(super) fn put(&mut self, source: Side<'_>, target: Side<'_>, entry: Connection) -> Result<(), KernelError> {
-        let place = self.targets.insert(target.key, target.socket.as_raw_fd(), ANY);
+        // A socket that another splice hands bytes to keeps its place, should both have the same addresses.
+        let place = self.targets.insert(target.key, target.socket.as_raw_fd(), IF_ABSENT);
         place.map_err(|source| map_failed(names::TARGETS, source))?;
         let entered = self.connections.insert(source.key, entry, IF_ABSENT);
         if let Err(error) = entered.map_err(|source| map_failed(names::CONNECTIONS, source)) {

@@ -355,3 +355,19 @@ fn a_full_map_refuses_and_has_room_again_later() {
         middle.carries(b"again");
     });
 }
+
+#[test]
+fn the_target_of_one_splice_is_not_taken_by_another() {
+    in_namespaces("the_target_of_one_splice_is_not_taken_by_another", |host| {
+        let part = part(host);
+        let splicer = part.splicer().expect("the lane");
+        let (one, other) = (Middle::at("127.0.0.1"), Middle::at("127.0.0.1"));
+        let mut splice = one.splice(&splicer);
+        splice.install(Way::Forth, None).expect("room");
+        let mut second = splicer.begin(&other.first, &one.second).expect("both are of TCP");
+        second.install(Way::Forth, None).expect_err("somebody hands bytes to it");
+        drop(second);
+        one.carries(b"still");
+        assert_eq!(splice.progress(Way::Forth).expect("installed").spliced, 5);
+    });
+}
