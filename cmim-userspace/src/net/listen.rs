@@ -1,7 +1,7 @@
 //! Listening sockets: one for each worker and address, sharing the port.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -38,6 +38,14 @@ impl Bound {
     /// The address with its port, also where the configuration left that to the kernel.
     pub fn address(&self) -> ListenAddress {
         self.address
+    }
+
+    /// What its sockets hear beside that: one of somebody else's for every address of IPv6 may be for those of IPv4 too.
+    pub fn other_family(&self) -> Option<ListenAddress> {
+        let ListenAddress::One(SocketAddr::V6(address)) = self.address else { return None };
+        let hears_both = self.sockets.first().is_some_and(|socket| socket.only_v6().is_ok_and(|only| !only));
+        (address.ip().is_unspecified() && hears_both)
+            .then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())).into())
     }
 
     /// Opens the door: one listening socket for each worker.
@@ -194,8 +202,7 @@ mod tests {
 
     use super::*;
 
-    const ANY: ListenAddress =
-        ListenAddress::One(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0));
+    const ANY: ListenAddress = ListenAddress::One(SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
 
     #[test]
     fn processes_that_are_being_started_are_not_taken_for_other_listeners() {

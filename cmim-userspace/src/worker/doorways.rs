@@ -20,6 +20,8 @@ struct Doorway {
     configured: ListenAddress,
     /// With its port also where the configuration left that to the kernel.
     bound: ListenAddress,
+    /// What its sockets hear beside that.
+    other_family: Option<ListenAddress>,
     /// The workers' sockets once more, to hand to a new process. They keep the door open: this has to go first.
     sockets: Arc<Vec<TcpListener>>,
 }
@@ -72,14 +74,19 @@ impl Doorways {
 
     /// As the kernel part is told of them and of what is new.
     pub(super) fn listenings(&self, config: &Config, fresh: &Fresh) -> Vec<Listening> {
-        let own = self.0.iter().map(|door| (door.configured, door.bound));
-        let new = fresh.0.iter().map(|(configured, _, bound)| (*configured, bound.address()));
+        let own = self.0.iter().map(|door| (door.configured, door.bound, door.other_family));
+        let new = fresh.0.iter().map(|(configured, _, bound)| (*configured, bound.address(), bound.other_family()));
+        let doors: Vec<_> = own.chain(new).collect();
+        // A socket of that family's own hears first.
+        let is_new = |other: &ListenAddress| !doors.iter().any(|(_, bound, _)| bound == other);
+        let firsts = doors.iter().map(|(configured, bound, _)| (configured, *bound));
+        let others = doors.iter().filter_map(|(configured, _, other)| Some((configured, other.filter(is_new)?)));
         let of = |(configured, address)| {
             let (id, listener) =
-                (0..).zip(&config.listeners).find(|(_, listener)| listener.address.contains(&configured))?;
+                (0..).zip(&config.listeners).find(|(_, listener)| listener.address.contains(configured))?;
             Some(Listening { id, name: listener.name.clone(), address })
         };
-        own.chain(new).filter_map(of).collect()
+        firsts.chain(others).filter_map(of).collect()
     }
 
     fn has(&self, configured: ListenAddress) -> bool {
@@ -98,12 +105,12 @@ impl Fresh {
     pub(super) fn listen(self) -> Result<Listened, ListenError> {
         let mut listened = Vec::new();
         for (configured, name, bound) in self.0 {
-            let address = bound.address();
+            let (address, other_family) = (bound.address(), bound.other_family());
             let failed = |source| ListenError::Other { listener: name.clone(), address, source };
             let sockets = bound.listen()?;
             let copies = sockets.iter().map(TcpListener::try_clone).collect::<Result<_, _>>().map_err(failed)?;
             tracing::info!(listener = %name, "listening on {address}");
-            listened.push((Doorway { configured, bound: address, sockets: Arc::new(copies) }, sockets));
+            listened.push((Doorway { configured, bound: address, other_family, sockets: Arc::new(copies) }, sockets));
         }
         Ok(Listened(listened))
     }
@@ -132,5 +139,44 @@ impl Listened {
             }
         }
         by_worker
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv6Addr, SocketAddr};
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::{Doorways, Fresh};
+    use crate::config;
+    use crate::net::Inherited;
+
+    /// As systemd makes them where it is not told otherwise.
+    fn hears(only_v6: bool) -> Vec<String> {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a host with IPv6");
+        socket.set_only_v6(only_v6).expect("not bound yet");
+        socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()).expect("a free port");
+        socket.listen(1).expect("bound");
+        let address = socket.local_addr().expect("bound").as_socket().expect("of IP");
+        let text = format!(
+            "[[listener]]\naddress = \"{address}\"\n[[upstream]]\nservers = [{{ address = \"127.0.0.1:9001\" }}]\n"
+        );
+        let config = config::parse(&text, "test").expect("a configuration");
+        let mut inherited = Inherited::default();
+        inherited.add(address.into(), socket.into());
+        let before = Doorways::default();
+        let fresh = before.bind(&config, &mut inherited).expect("it is open already");
+        let told = before.listenings(&config, &fresh);
+        let doorways = before.with(&config, &fresh.listen().expect("it listens already"));
+        assert_eq!(doorways.listenings(&config, &Fresh::default()), told, "the same at a reload");
+        let port = format!(":{}", address.port());
+        told.iter().map(|listening| listening.address.to_string().replace(&port, "")).collect()
+    }
+
+    #[test]
+    fn a_socket_for_both_families_is_a_listener_of_both_to_the_kernel_part() {
+        assert_eq!(hears(false), ["[::]", "0.0.0.0"]);
+        assert_eq!(hears(true), ["[::]"]);
     }
 }
