@@ -102,6 +102,8 @@ pub enum KernelError {
     NotRunning,
     #[error("kernel.mode is \"required\", but {}", clauses(missing).join("; "))]
     Incomplete { missing: Vec<KernelError> },
+    #[error("{}", clauses(failed).join("; "))]
+    Several { failed: Vec<KernelError> },
 }
 
 impl KernelError {
@@ -140,7 +142,7 @@ impl KernelError {
             Self::Absent { .. } | Self::Log { .. } => {
                 "build binary and object together: `cargo xtask build`".to_owned()
             }
-            Self::Incomplete { .. } => return None,
+            Self::Incomplete { .. } | Self::Several { .. } => return None,
         };
         Some(way)
     }

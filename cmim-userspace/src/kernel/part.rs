@@ -200,9 +200,9 @@ impl KernelPart {
     /// Everything of it that failed; the rest is in force.
     pub fn set_listeners(&mut self, listeners: &[Listening]) -> Result<(), KernelError> {
         let Some(loaded) = &mut self.loaded else { return Ok(()) };
-        let mut missing = Vec::new();
-        loaded.set_listeners(listeners, Without(&[]), &mut missing);
-        if missing.is_empty() { Ok(()) } else { Err(KernelError::Incomplete { missing }) }
+        let mut failed = Vec::new();
+        loaded.set_listeners(listeners, Without(&[]), &mut failed);
+        if failed.is_empty() { Ok(()) } else { Err(KernelError::Several { failed }) }
     }
 
     /// Takes the SYN rates of a configuration over (reload), all at once, and the window of splices to come.

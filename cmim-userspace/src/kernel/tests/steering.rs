@@ -199,8 +199,10 @@ fn more_ports_than_the_map_has_room_for_are_named() {
             name: "web".to_owned(),
             address: address.parse().expect("a literal of this test"),
         });
-        let part = start(&kernel, &listening, 1).expect("auto goes on");
+        let mut part = start(&kernel, &listening, 1).expect("auto goes on");
         assert!(part.missing().iter().any(|clause| clause.contains("CMIM_STEERING is full")), "{:?}", part.missing());
+        let clause = part.set_listeners(&listening).expect_err("nor at a reload").clause();
+        assert!(clause.starts_with("map CMIM_STEERING is full (listen on fewer ports"), "{clause}");
     });
 }
 
