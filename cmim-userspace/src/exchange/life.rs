@@ -91,8 +91,8 @@ async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Fa
         // Behind a pointer, as all that is rare: an exchange's memory is taken anew for each request.
         return Box::pin(tunnel(site, link, job, answered)).await;
     }
-    if job.head.upgrade.is_some() && job.head.content == h1::RequestContent::None {
-        // The server stays with HTTP, and so does the client.
+    if link.input_belongs_to(job.seq) && job.head.content == h1::RequestContent::None {
+        // It asked for a tunnel; the server stays with HTTP, and so does the client.
         link.give_input_back();
     }
     let plan = reply::plan(&answered.head, job.head.version, job.upstream.model.length_rewrite);
