@@ -145,6 +145,68 @@ fn bytes_right_behind_the_request_and_right_behind_the_101_are_not_lost() {
     });
 }
 
+/// A request with a content that asks for a tunnel, as container engines are asked to run a command in a terminal.
+const WITH_CONTENT: &str = "POST /exec HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\
+                            Content-Length: 7\r\n\r\ncontent";
+/// Looks like a request, and is a tunnel's.
+const LIKE_A_REQUEST: &str = "GET /none HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn behind_the_content_of_a_request_comes_the_tunnel_and_no_request() {
+    let server = ScriptedServer::start(|side| {
+        let Some(request) = side.request() else { return };
+        assert_eq!(request.content, b"content");
+        side.send(SWITCH);
+        let mut got = Vec::new();
+        let _ = side.wire().to_end(&mut |part| got.extend_from_slice(part));
+        side.send(&got);
+    });
+    on_each_lane("behind_the_content_of_a_request_comes_the_tunnel_and_no_request", &server, |device| {
+        let mut client = device.client();
+        client.send(format!("{WITH_CONTENT}{LIKE_A_REQUEST}"));
+        assert_eq!(client.head("POST").status, 101);
+        for _ in 0..3 {
+            client.send(LIKE_A_REQUEST);
+            thread::sleep(Duration::from_millis(20));
+        }
+        client.wire().finish_sending().expect("a half-close");
+        let mut got = Vec::new();
+        client.wire().to_end(&mut |part| got.extend_from_slice(part)).expect("the tunnel's bytes");
+        assert_eq!(String::from_utf8_lossy(&got), LIKE_A_REQUEST.repeat(4));
+    });
+}
+
+#[test]
+fn a_server_that_ignores_the_upgrade_of_a_request_with_content_gets_the_next_request() {
+    let server = ScriptedServer::start(|side| while side.request().is_some() && side.send(with_length(b"plain")) {});
+    for buffering in ["auto", "never"] {
+        let setup = Setup::before(&[server.address()]).upstream(&format!("request_buffering = \"{buffering}\""));
+        let device = setup.start();
+        let mut client = device.client();
+        for _ in 0..2 {
+            client.send(format!("{WITH_CONTENT}{LIKE_A_REQUEST}"));
+            client.reply().assert_whole(b"plain");
+            client.reply().assert_whole(b"plain");
+        }
+        client.assert_quiet();
+    }
+}
+
+#[test]
+fn a_101_before_the_request_is_whole_is_502() {
+    let server = ScriptedServer::start(|side| {
+        if side.request_head().is_some() {
+            side.send(SWITCH);
+            side.wait_closed();
+        }
+    });
+    let device = Setup::before(&[server.address()]).upstream("request_buffering = \"never\"").start();
+    let mut client = device.client();
+    client.send(WITH_CONTENT.strip_suffix("tent").expect("a content"));
+    assert_eq!(client.reply().status(), 502);
+    client.assert_ended();
+}
+
 #[test]
 fn a_tunnel_carries_megabytes_both_ways_at_once() {
     const SIZE: usize = 10_000_000;

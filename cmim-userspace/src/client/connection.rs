@@ -12,7 +12,7 @@ use super::departure::Departure;
 use super::request::{self, Ended, Origin, Parsed};
 use super::running::Running;
 use crate::config::model::Listener;
-use crate::exchange::{Link, Outcome, Site, Trail};
+use crate::exchange::{Link, Outcome, Owner, Site, Trail};
 use crate::h1::{Limits, RequestError, RequestHead, RequestParser, Version, head_has_begun};
 use crate::observe::roll::Doing;
 use crate::stack::{Order, Seq, Turn};
@@ -234,7 +234,7 @@ impl<'a> Connection<'a> {
             return Input::Broken;
         }
         // A content that is being read shows its end itself, to whoever reads it.
-        let is_read = link.input_owner().is_some_and(|owner| !self.order.is_waiting(owner));
+        let is_read = link.input_owner().seq().is_some_and(|owner| !self.order.is_waiting(owner));
         if !is_read && !link.has_ended() && link.poll_end(cx).is_ready() {
             // Nothing follows but what is in the buffer.
             return Input::More;
@@ -274,19 +274,19 @@ impl<'a> Connection<'a> {
     fn accept(&mut self, head: RequestHead) {
         let trail = self.arrived();
         self.version = head.version;
-        let takes_input = request::takes_input(&head);
+        let owner = Owner::behind(self.order.coming(), &head);
+        let is_whole = owner == Owner::Heads;
         if !head.persistent {
-            self.heads = if takes_input { Heads::Over } else { Heads::Last };
+            self.heads = if is_whole { Heads::Last } else { Heads::Over };
         }
-        let turn = if head.method.is_safe() && !takes_input { Turn::Free } else { Turn::Barrier };
+        let turn = if head.method.is_safe() && is_whole { Turn::Free } else { Turn::Barrier };
         let seq = self.order.arrived(turn);
         self.link.read(seq);
         let parsed = request::admit(self.origin(), seq, head, trail);
         match &parsed {
-            // What follows such a head on the connection is its content, or no HTTP at all.
-            Parsed::Job(_) if takes_input => self.link.give_input_to(seq),
+            Parsed::Job(_) => self.link.give_input_to(owner),
             Parsed::Refused(refused) if !refused.refusal.keep => self.heads = Heads::Over,
-            Parsed::Job(_) | Parsed::Refused(_) => {}
+            Parsed::Refused(_) => {}
         }
         self.waiting.push_back(parsed);
     }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::log;
 use super::route::route;
 use crate::config::model::Listener;
-use crate::exchange::{self, Failure, Job, Link, Outcome, Progress, Refusal, Site, Trail};
-use crate::h1::{Method, RequestContent, RequestHead};
+use crate::exchange::{self, Failure, Job, Link, Outcome, Owner, Progress, Refusal, Site, Trail};
+use crate::h1::{Method, RequestHead};
 use crate::job::State;
 use crate::stack::Seq;
 
@@ -83,11 +83,6 @@ impl Drop for Refused<'_> {
     }
 }
 
-/// Whether what follows the head on the connection is its content, or no HTTP at all.
-pub(super) fn takes_input(head: &RequestHead) -> bool {
-    head.content != RequestContent::None || head.upgrade.is_some() || head.method == Method::Connect
-}
-
 /// Finds the upstream for a request, or refuses it.
 pub(super) fn admit(origin: Origin<'_>, seq: Seq, head: RequestHead, trail: Trail) -> Parsed<'_> {
     let Origin { site, link, listener } = origin;
@@ -100,7 +95,7 @@ pub(super) fn admit(origin: Origin<'_>, seq: Seq, head: RequestHead, trail: Trai
     };
     if let Some(reason) = forbidden(listener, &head) {
         // Content that is not read would be taken for the next head.
-        let keep = head.persistent && !takes_input(&head);
+        let keep = head.persistent && Owner::behind(seq, &head) == Owner::Heads;
         return refused(405, reason, keep, head, trail, progress);
     }
     match site.upstream(route(listener, &head)) {

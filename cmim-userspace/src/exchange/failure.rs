@@ -43,6 +43,8 @@ pub enum Failure {
     EndlessInterim,
     #[error("the server switched protocols without being asked to")]
     UnaskedUpgrade,
+    #[error("the server began a tunnel before it had the whole request")]
+    EarlyTunnel,
     #[error("the reply cannot be passed on: {0}")]
     NotForThisClient(#[from] Refusal),
     #[error("the reply is longer than what the buffer tiers can hold")]
@@ -108,6 +110,7 @@ impl Failure {
             | Self::Truncated
             | Self::EndlessInterim
             | Self::UnaskedUpgrade
+            | Self::EarlyTunnel
             | Self::NotForThisClient(_)
             | Self::BuffersFull
             | Self::TierLost(_)

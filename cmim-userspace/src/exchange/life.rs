@@ -88,12 +88,16 @@ async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Fa
         return Err(Failure::UnaskedUpgrade);
     }
     if is_tunnel(job, &answered) {
+        if !answered.upload.is_complete() {
+            // Where its content ends, and the tunnel begins, the server cannot know (RFC 9110 section 7.8).
+            return Err(Failure::EarlyTunnel);
+        }
         // Behind a pointer, as all that is rare: an exchange's memory is taken anew for each request.
         return Box::pin(tunnel(site, link, job, answered)).await;
     }
-    if link.input_belongs_to(job.seq) && job.head.content == h1::RequestContent::None {
-        // It asked for a tunnel; the server stays with HTTP, and so does the client.
-        link.give_input_back();
+    if link.input_belongs_to(job.seq) {
+        // Where it asked for a tunnel, the server stays with HTTP, and so does the client.
+        link.stays_with_http();
     }
     let plan = reply::plan(&answered.head, job.head.version, job.upstream.model.length_rewrite);
     if let Plan::Refuse { reason } = plan {

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::content::{Content, Piece};
 use super::failure::{ContentFault, Failure};
+use super::input::{Input, Owner};
 use super::progress::Progress;
 use super::site::Site;
 use super::timer::Timer;
@@ -81,16 +82,6 @@ pub struct Link {
     pub record: Arc<Record>,
 }
 
-/// What the client sent and nobody has looked at yet.
-#[derive(Debug, Default)]
-struct Input {
-    buffer: BytesMut,
-    /// The client ended its side.
-    ended: bool,
-    /// The request to which the bytes belong; `None`: they are the next heads.
-    owner: Option<Seq>,
-}
-
 impl Link {
     pub fn new(accepted: Accepted, record: Arc<Record>) -> Self {
         let Accepted { stream, local, peer, id, trusted, read } = accepted;
@@ -100,7 +91,7 @@ impl Link {
             local,
             id,
             trusted,
-            input: RefCell::new(Input { buffer: read, ended: false, owner: None }),
+            input: RefCell::new(Input { buffer: read, ..Input::default() }),
             due: Cell::new(Seq(0)),
             waiting: RefCell::default(),
             whole: RefCell::default(),
@@ -261,7 +252,7 @@ impl Link {
         if input.ended {
             return Poll::Ready(Ok(false));
         }
-        let size = if input.owner.is_some() { ReadSize::Bulk } else { ReadSize::Head };
+        let size = if input.owner == Owner::Heads { ReadSize::Head } else { ReadSize::Bulk };
         site.buffers.make_room(&mut input.buffer, size);
         let polled = self.stream.poll_read(cx, &mut input.buffer);
         let count = ready!(polled)?;
@@ -278,8 +269,8 @@ impl Link {
         Poll::Ready(())
     }
 
-    /// The request to which what comes next belongs.
-    pub fn input_owner(&self) -> Option<Seq> {
+    /// To whom what comes next belongs.
+    pub fn input_owner(&self) -> Owner {
         self.input.borrow().owner
     }
 
@@ -297,23 +288,27 @@ impl Link {
         self.input.borrow().ended
     }
 
-    /// Whether what comes next is a head, and not the content of a request under way.
+    /// Whether what comes next is a head, and not a request's content or a tunnel's bytes.
     pub fn heads_are_next(&self) -> bool {
-        self.input.borrow().owner.is_none()
+        self.input_owner() == Owner::Heads
     }
 
     pub fn input_belongs_to(&self, seq: Seq) -> bool {
-        self.input.borrow().owner == Some(seq)
+        self.input_owner().seq() == Some(seq)
     }
 
-    /// What comes next belongs to `seq`: its content, or a tunnel's bytes.
-    pub fn give_input_to(&self, seq: Seq) {
-        self.input.borrow_mut().owner = Some(seq);
+    pub fn give_input_to(&self, owner: Owner) {
+        self.input.borrow_mut().owner = owner;
     }
 
-    /// The content is read to its end: the next head follows.
-    pub fn give_input_back(&self) {
-        self.input.borrow_mut().owner = None;
+    /// The content that comes was read to its end.
+    pub fn content_ended(&self) {
+        self.give_input_to(self.input_owner().content_ended());
+    }
+
+    /// No tunnel comes of the request that has the input.
+    pub fn stays_with_http(&self) {
+        self.give_input_to(self.input_owner().stays_with_http());
     }
 
     /// Lets `look` take bytes off the front of what the client sent.

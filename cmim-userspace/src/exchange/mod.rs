@@ -10,6 +10,7 @@ mod carrying;
 mod content;
 mod failure;
 mod handed;
+mod input;
 mod life;
 mod link;
 mod pace;
@@ -25,6 +26,7 @@ pub mod upstream;
 
 pub use content::{Content, Piece};
 pub use failure::{ContentFault, Failure, is_shortage};
+pub use input::Owner;
 pub use life::{Outcome, Refusal, refuse, run};
 pub use link::{Accepted, Job, Link};
 pub use progress::Progress;

@@ -126,7 +126,7 @@ impl Gathered {
                     }
                     Poll::Ready(None) => {
                         self.rest = None;
-                        link.give_input_back();
+                        link.content_ended();
                     }
                     // A client that was not invited yet is not late.
                     Poll::Pending if invitation.is_open() => return Poll::Pending,
@@ -338,7 +338,7 @@ impl Upload {
             Some(piece) => self.push(site, piece),
             None => {
                 gathered.rest = None;
-                link.give_input_back();
+                link.content_ended();
                 if self.chunked {
                     self.out.push_back(Bytes::from_static(LAST_CHUNK));
                 }

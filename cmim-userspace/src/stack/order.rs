@@ -67,9 +67,14 @@ impl Order {
         Seq(self.due)
     }
 
+    /// The number of the request that is read next.
+    pub fn coming(&self) -> Seq {
+        Seq(self.due + self.entries.len() as u64)
+    }
+
     /// A request was read.
     pub fn arrived(&mut self, turn: Turn) -> Seq {
-        let seq = Seq(self.due + self.entries.len() as u64);
+        let seq = self.coming();
         self.entries.push_back(Entry { turn, stage: Stage::Waiting });
         self.check_invariants();
         seq

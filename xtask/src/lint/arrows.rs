@@ -53,7 +53,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
 ];
 
 /// Whole modules, and single files of others, that hold decisions only.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "h1/",
     "reply/",
     "stack/",
@@ -66,6 +66,7 @@ const PURE: [&str; 12] = [
     "lane/phase.rs",
     "exchange/pace.rs",
     "exchange/content.rs",
+    "exchange/input.rs",
 ];
 
 /// Paths by their beginning, and why a pure module does not name them.
