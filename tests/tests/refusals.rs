@@ -4,7 +4,7 @@
 use cmim_tests::deadline::{PATIENCE, until};
 use cmim_tests::origin::faulty::ok;
 use cmim_tests::refusal::{assert_refused, heads, raw};
-use cmim_tests::{Client, Device, ScriptedServer};
+use cmim_tests::{Client, Device, ScriptedServer, Setup};
 
 #[test]
 fn a_bare_cr_lf_or_nul_in_a_head() {
@@ -190,6 +190,28 @@ fn trace_and_connect_are_not_allowed() {
         assert_eq!(reply.status(), 405, "{request}");
         // RFC 9110 15.5.6: a 405 says what is allowed.
         assert!(reply.fields().has("allow"), "{request}: {reply:?}");
+    }
+    assert_eq!(server.bytes_received(), 0);
+}
+
+#[test]
+fn a_refusal_of_a_head_request_has_no_content() {
+    let server = ScriptedServer::start(ok);
+    let device = Setup::before(&[server.address()]).timeouts("client_head = \"300ms\"").start();
+    let long = format!("HEAD /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(10_000));
+    for (head, status) in [
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        ("HEAD / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (&long, 414),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999999\r\n\r\n", 413),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\n", 408),
+    ] {
+        let mut client = device.client();
+        client.send(head);
+        let reply = client.reply_to("HEAD");
+        assert_eq!(reply.status(), status, "{head}");
+        assert!(reply.fields().has("content-length"), "{head}: {reply:?}");
+        client.assert_ended();
     }
     assert_eq!(server.bytes_received(), 0);
 }

@@ -12,7 +12,7 @@ use super::departure::Departure;
 use super::request::{self, Ended, Origin, Parsed};
 use super::running::Running;
 use crate::config::model::Listener;
-use crate::exchange::{Link, Outcome, Owner, Site, Trail};
+use crate::exchange::{Link, Outcome, Owner, Refusal, Site, Trail};
 use crate::h1::{Limits, RequestError, RequestHead, RequestParser, Version, head_has_begun};
 use crate::observe::roll::Doing;
 use crate::stack::{Order, Seq, Turn};
@@ -307,7 +307,9 @@ impl<'a> Connection<'a> {
         self.heads = Heads::Over;
         let seq = self.order.arrived(Turn::Free);
         self.link.read(seq);
-        self.waiting.push_back(Parsed::Refused(request::unreadable(self.origin(), seq, status, reason, trail)));
+        let head_request = self.parser.asks_for_head();
+        let refusal = Refusal { seq, status, reason, keep: false, head_request, retry_after: None };
+        self.waiting.push_back(Parsed::Refused(request::unreadable(self.origin(), refusal, trail)));
     }
 
     fn origin(&self) -> Origin<'a> {

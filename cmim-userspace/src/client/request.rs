@@ -118,9 +118,8 @@ fn forbidden(listener: &Listener, head: &RequestHead) -> Option<&'static str> {
 }
 
 /// What was read is no request.
-pub(super) fn unreadable(origin: Origin<'_>, seq: Seq, status: u16, reason: String, trail: Trail) -> Box<Refused<'_>> {
-    let progress = Progress::begin(origin.site, origin.link, seq, None, &trail);
-    let refusal = Refusal { seq, status, reason, keep: false, head_request: false, retry_after: None };
+pub(super) fn unreadable(origin: Origin<'_>, refusal: Refusal, trail: Trail) -> Box<Refused<'_>> {
+    let progress = Progress::begin(origin.site, origin.link, refusal.seq, None, &trail);
     Box::new(Refused { origin, head: None, refusal, trail, progress, ended: None })
 }
 

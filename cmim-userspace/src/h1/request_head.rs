@@ -73,6 +73,8 @@ impl RequestHead {
 pub struct RequestParser {
     /// Empty lines skipped before this head.
     empty_lines: usize,
+    /// The bytes at hand begin as a HEAD request does.
+    asks_for_head: bool,
     line: RequestLine,
     whole_line: Option<WholeLine>,
     section: Section,
@@ -87,7 +89,9 @@ impl RequestParser {
     /// `Some`: a head was split off the front of `buf` and the parser is ready for the next. `None`: more bytes are needed.
     pub fn parse(&mut self, buf: &mut BytesMut, limits: &Limits) -> Result<Option<RequestHead>, RequestError> {
         if self.whole_line.is_none() {
+            self.asks_for_head = false;
             self.skip_empty_lines(buf)?;
+            self.asks_for_head = buf.starts_with(b"HEAD ");
             // The first half of one more empty line.
             if **buf == *b"\r" {
                 return Ok(None);
@@ -100,8 +104,15 @@ impl RequestParser {
             return if buf.len() >= most { Err(HeadError::TooLarge.into()) } else { Ok(None) };
         };
         let fields = Fields::new(buf.split_to(end).freeze(), self.section.finish());
-        *self = Self::default();
+        *self = Self { asks_for_head: self.asks_for_head, ..Self::default() };
         RequestHead::new(&line, fields, limits).map(Some)
+    }
+
+    /// Whether the head that was read last, or as much of it as there is, is that of a HEAD request: also what refuses it
+    /// has no content.
+    #[must_use]
+    pub fn asks_for_head(&self) -> bool {
+        self.asks_for_head
     }
 
     fn read(&mut self, view: &[u8], limits: &Limits) -> Result<Option<(WholeLine, usize)>, RequestError> {

@@ -1,7 +1,7 @@
 //! Every refusal with its status and its reason, at once and at every split point.
 
-use super::super::{FramingError as Framing, HeadError as Head, RequestError as Error};
-use super::{LIMITS, all_cuts, request, request_in_pieces};
+use super::super::{FramingError as Framing, HeadError as Head, RequestError as Error, RequestParser};
+use super::{LIMITS, all_cuts, in_pieces, request, request_in_pieces};
 
 #[track_caller]
 fn refused(bytes: impl AsRef<[u8]>, status: u16, reason: Error) {
@@ -114,7 +114,7 @@ fn head_too_large() {
 fn name_longer_than_a_span_holds_is_refused() {
     let limits = super::super::Limits { head: 1 << 20, ..LIMITS };
     let bytes = with(&format!("{}: v\r\n", "n".repeat(70_000)));
-    let outcome = super::RequestParser::new().parse(&mut super::BytesMut::from(bytes.as_bytes()), &limits);
+    let outcome = RequestParser::new().parse(&mut super::BytesMut::from(bytes.as_bytes()), &limits);
     assert_eq!(outcome.err(), Some(Error::Head(Head::TooLarge)));
 }
 
@@ -282,4 +282,43 @@ fn connect_has_no_content() {
 fn connection_options_are_bounded() {
     let options = vec!["x"; 65].join(",");
     refused(with(&format!("Connection: {options}\r\n")), 400, Error::Head(Head::TooManyOptions));
+}
+
+#[test]
+fn what_is_refused_is_known_to_be_a_head_request_or_not_at_every_cut() {
+    let asks = |bytes: &str, cuts: &[usize]| {
+        let mut parser = RequestParser::new();
+        let parsed = in_pieces(bytes.as_bytes(), cuts, |buf| parser.parse(buf, &LIMITS));
+        assert!(parsed.is_err() || parsed.is_ok_and(|head| head.is_none()), "{bytes}");
+        parser.asks_for_head()
+    };
+    let long = "a".repeat(LIMITS.target + 1);
+    let refused = [
+        " / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n".to_owned(),
+        " / HTTP/2.0\r\n\r\n".to_owned(),
+        "  / HTTP/1.1\r\n\r\n".to_owned(),
+        format!(" /{long} HTTP/1.1\r\n\r\n"),
+        " / HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(),
+        // Not refused yet.
+        " / HTTP/1.1\r\nHost: a\r\n".to_owned(),
+    ];
+    for rest in &refused {
+        for (method, expected) in
+            [("HEAD", true), ("\r\nHEAD", true), ("GET", false), ("head", false), ("HEADS", false)]
+        {
+            let bytes = format!("{method}{rest}");
+            for cuts in all_cuts(bytes.len()) {
+                assert_eq!(asks(&bytes, &cuts), expected, "cut at {cuts:?}: {bytes}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_head_request_before_does_not_count() {
+    let mut parser = RequestParser::new();
+    let mut buf = bytes::BytesMut::from("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n\r\n\n");
+    assert!(parser.parse(&mut buf, &LIMITS).expect("valid").is_some());
+    assert_eq!(parser.parse(&mut buf, &LIMITS).expect_err("an LF alone"), Head::BareLf.into());
+    assert!(!parser.asks_for_head());
 }
