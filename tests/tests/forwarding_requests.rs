@@ -346,6 +346,24 @@ fn a_client_that_half_closes_within_a_request_reaches_nothing() {
 }
 
 #[test]
+fn options_that_may_go_no_further_are_answered_by_the_device() {
+    let (server, device) = pair();
+    let mut client = device.client();
+    for target in ["*", "/"] {
+        let own = client.ask("OPTIONS", target, "Max-Forwards: 0\r\n", b"");
+        assert_eq!(own.status(), 200, "{own:?}");
+        assert!(own.fields().has("allow") && own.fields().has("date"), "{own:?}");
+        assert_eq!(server.request_count(), 0);
+    }
+    assert_eq!(client.ask("OPTIONS", "*", "Max-Forwards: 1\r\n", b"").status(), 200);
+    assert_eq!(server.wait_for(1).fields.only("max-forwards").as_deref(), Some("0"));
+    // Other methods need not heed it.
+    client.ask("GET", "/", "Max-Forwards: 0\r\n", b"");
+    assert_eq!(server.wait_for(2).fields.only("max-forwards").as_deref(), Some("0"));
+    client.assert_quiet();
+}
+
+#[test]
 fn requests_behind_each_other_are_answered_in_order() {
     let server = ScriptedServer::start(cmim_tests::origin::faulty::replies(|request| {
         cmim_tests::origin::faulty::with_length([request.target.as_bytes(), &request.content].concat().as_slice())

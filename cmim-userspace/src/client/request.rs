@@ -93,10 +93,10 @@ pub(super) fn admit(origin: Origin<'_>, seq: Seq, head: RequestHead, trail: Trai
         let head = Some(Box::new(head));
         Parsed::Refused(Box::new(Refused { origin, head, refusal, trail, progress, ended: None }))
     };
-    if let Some(reason) = forbidden(listener, &head) {
+    if let Some((status, reason)) = answered_here(listener, &head) {
         // Content that is not read would be taken for the next head.
         let keep = head.persistent && Owner::behind(seq, &head) == Owner::Heads;
-        return refused(405, reason, keep, head, trail, progress);
+        return refused(status, reason, keep, head, trail, progress);
     }
     match site.upstream(route(listener, &head)) {
         Some(upstream) => {
@@ -108,11 +108,13 @@ pub(super) fn admit(origin: Origin<'_>, seq: Seq, head: RequestHead, trail: Trai
     }
 }
 
-/// Methods that the device does not let through.
-fn forbidden(listener: &Listener, head: &RequestHead) -> Option<&'static str> {
+/// Requests that the device does not let through, with the status that answers them.
+fn answered_here(listener: &Listener, head: &RequestHead) -> Option<(u16, &'static str)> {
     match head.method {
-        Method::Trace => Some("TRACE is not allowed"),
-        Method::Connect if !listener.allow_connect => Some("CONNECT is not allowed on this listener"),
+        Method::Trace => Some((405, "TRACE is not allowed")),
+        Method::Connect if !listener.allow_connect => Some((405, "CONNECT is not allowed on this listener")),
+        // RFC 9110 section 7.6.2: the device is the one that was asked.
+        Method::Options if head.max_forwards() == Some(0) => Some((200, "Max-Forwards is 0")),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! Numbers as heads, chunk lines and the access log write them.
+//! Numbers as heads, chunk lines and the access log write them, and as fields have them.
 
 use bytes::BufMut;
 
@@ -40,6 +40,14 @@ pub(super) fn put_hex(number: u64, out: &mut impl BufMut) {
     out.put_slice(digits.get(MOST_HEX - used..).unwrap_or_default());
 }
 
+/// A number in decimal digits and nothing else; one that a u64 cannot have is the largest that it can.
+pub(super) fn read_decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(digits.iter().fold(0, |number: u64, digit| number.saturating_mul(10).saturating_add(u64::from(digit & 0xf))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,7 +58,16 @@ mod tests {
             let (mut decimal, mut hex) = (Vec::new(), Vec::new());
             put_decimal(value, &mut decimal);
             put_hex(value, &mut hex);
+            assert_eq!(read_decimal(&decimal), Some(value));
             assert_eq!((decimal, hex), (value.to_string().into_bytes(), format!("{value:x}").into_bytes()));
+        }
+    }
+    #[test]
+    fn a_number_is_read_from_digits_alone_and_has_an_end() {
+        assert_eq!(read_decimal(b"007"), Some(7));
+        assert_eq!(read_decimal(&[b'9'; 30]), Some(u64::MAX));
+        for none in [b"".as_slice(), b"-1", b"+1", b" 1", b"1 ", b"0x1", b"1,2"] {
+            assert_eq!(read_decimal(none), None, "{}", none.escape_ascii());
         }
     }
 }

@@ -75,11 +75,17 @@ pub fn request(head: &RequestHead, forwarding: &Forwarding<'_>, delimit: Request
             Known::XForwardedProto | Known::XForwardedHost => forwarding.trusted,
             Known::Expect => keeps_expect(head, forwarding, value),
             Known::Trailer => delimit == RequestDelimit::Chunked,
+            Known::MaxForwards => head.max_forwards().is_none(),
             _ => true,
         };
         if is_kept {
             put_field(name, value, out);
         }
+    }
+    if let Some(left) = head.max_forwards() {
+        out.put_slice(b"Max-Forwards: ");
+        put_decimal(left.saturating_sub(1), out);
+        out.put_slice(b"\r\n");
     }
     match delimit {
         RequestDelimit::None => {}

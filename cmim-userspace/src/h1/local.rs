@@ -4,7 +4,8 @@ use bytes::{BufMut, BytesMut};
 
 use super::digits::put_decimal;
 
-/// Methods that the device passes on, for the Allow field that a 405 must have (RFC 9110 15.5.6).
+/// Methods that the device passes on, for the Allow field that a 405 must have (RFC 9110 15.5.6), and that says most in a
+/// reply to OPTIONS, the one request that is answered with 200.
 const ALLOW: &[u8] = b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n";
 
 /// A reply of the device's own making, whose content is one line: the status, its name, and the reason if there is one.
@@ -33,7 +34,7 @@ pub fn local_reply(reply: &LocalReply<'_>, out: &mut BytesMut) {
     out.put_slice(b"\r\nContent-Type: text/plain\r\nContent-Length: ");
     put_decimal(content_len(name, reason) as u64, out);
     out.put_slice(b"\r\n");
-    if status == 405 {
+    if matches!(status, 200 | 405) {
         out.put_slice(ALLOW);
     }
     if let Some(seconds) = retry_after {

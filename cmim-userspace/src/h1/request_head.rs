@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::authority::{host_of, is_host_and_port};
+use super::digits::read_decimal;
 use super::encode::RequestDelimit;
 use super::error::{HeadError, RequestError};
 use super::fields::Fields;
@@ -56,6 +57,16 @@ impl RequestHead {
             RequestContent::Length(length) => RequestDelimit::Length(length),
             RequestContent::Chunked => RequestDelimit::Chunked,
         }
+    }
+
+    /// How often the request may still be passed on. Of the methods that are let through, only OPTIONS heeds it (RFC 9110
+    /// section 7.6.2). A value that is no number says nothing.
+    #[must_use]
+    pub fn max_forwards(&self) -> Option<u64> {
+        if self.method != Method::Options {
+            return None;
+        }
+        self.fields.all(Known::MaxForwards).filter_map(read_decimal).min()
     }
 
     /// The host of the authority without its port, in the case that the client used.

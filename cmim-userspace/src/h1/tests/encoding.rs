@@ -56,6 +56,23 @@ fn request_keeps_its_fields_in_order_with_host_first() {
 }
 
 #[test]
+fn options_are_passed_on_once_less_and_other_methods_as_they_were() {
+    let forwarded = |method: &str, fields: &str| {
+        let sent = sent(&format!("{method} / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"), &FORWARDING);
+        let lines = sent.lines().filter(|line| line.to_ascii_lowercase().starts_with("max-forwards"));
+        lines.map(str::to_owned).collect::<Vec<String>>()
+    };
+    assert_eq!(forwarded("OPTIONS", ""), [""; 0]);
+    assert_eq!(forwarded("OPTIONS", "max-forwards: 10\r\n"), ["Max-Forwards: 9"]);
+    assert_eq!(forwarded("OPTIONS", "Max-Forwards: 1\r\n"), ["Max-Forwards: 0"]);
+    assert_eq!(forwarded("OPTIONS", "Max-Forwards: 5\r\nX: y\r\nMax-Forwards: 3\r\n"), ["Max-Forwards: 2"]);
+    let most = format!("Max-Forwards: {}", u64::MAX - 1);
+    assert_eq!(forwarded("OPTIONS", "Max-Forwards: 99999999999999999999999\r\n"), [most]);
+    assert_eq!(forwarded("OPTIONS", "Max-Forwards: many\r\n"), ["Max-Forwards: many"]);
+    assert_eq!(forwarded("GET", "Max-Forwards: 5\r\n"), ["Max-Forwards: 5"]);
+}
+
+#[test]
 fn request_loses_what_belongs_to_its_connection() {
     let bytes = "GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, X-Gone, content-length\r\nKeep-Alive: 5\r\n\
                  Proxy-Connection: x\r\nTE: trailers\r\nTrailer: t\r\nUpgrade: websocket\r\nx-gone: 1\r\nx-gone-not: 1\r\n\r\n";
@@ -291,7 +308,7 @@ fn local_replies() {
         "HTTP/1.1 502 Bad Gateway\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain\r\nContent-Length: 73\r\nConnection: close\r\n\r\n\
          502 Bad Gateway: server closed the connection before the reply was whole\n"
     );
-    for status in [400, 405, 408, 413, 414, 431, 501, 502, 503, 504, 505] {
+    for status in [200, 400, 405, 408, 413, 414, 431, 501, 502, 503, 504, 505] {
         for (keep, head_request, retry_after, reason) in [(true, false, Some(3), "why"), (false, true, None, "")] {
             out.clear();
             local_reply(&LocalReply { status, reason, keep, head_request, retry_after, ..broken }, &mut out);
@@ -300,7 +317,7 @@ fn local_replies() {
                 super::ReplyParser::new().parse(&mut out, &method, &super::LIMITS).expect("valid").expect("whole");
             assert_eq!((head.status, head.persistent), (status, keep));
             assert_ne!(head.reason, "Error");
-            assert_eq!(head.fields.get_named("allow").is_some(), status == 405);
+            assert_eq!(head.fields.get_named("allow").is_some(), matches!(status, 200 | 405));
             assert_eq!(head.fields.get_named("retry-after").is_some(), retry_after.is_some());
             let length: usize = std::str::from_utf8(head.fields.get_named("content-length").expect("length"))
                 .expect("digits")
