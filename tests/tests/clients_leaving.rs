@@ -121,6 +121,17 @@ fn leaving_cancels_a_post_whose_content_is_whole() {
 }
 
 #[test]
+fn leaving_cancels_a_request_for_a_tunnel_that_the_server_has_not_answered() {
+    const OFFER: &str = "Connection: upgrade\r\nUpgrade: raw\r\n";
+    for leaving in [Leaving::Reset, Leaving::Close] {
+        let crew = Crew::of(1);
+        assert_gone(crew.setup(""), &crew, &request("GET", "/chat?fault=silent", OFFER, b""), 1, leaving);
+        let crew = Crew::of(1);
+        assert_gone(crew.setup(""), &crew, &request("POST", "/exec?fault=silent", OFFER, b"hello"), 1, leaving);
+    }
+}
+
+#[test]
 fn leaving_cancels_a_request_that_was_to_be_the_last() {
     for leaving in [Leaving::Reset, Leaving::Close] {
         let crew = Crew::of(2);

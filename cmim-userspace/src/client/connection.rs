@@ -233,13 +233,21 @@ impl<'a> Connection<'a> {
         if presence.as_mut().poll(cx).is_ready() {
             return Input::Broken;
         }
-        // A content that is being read shows its end itself, to whoever reads it.
-        let is_read = link.input_owner().seq().is_some_and(|owner| !self.order.is_waiting(owner));
-        if !is_read && !link.has_ended() && link.poll_end(cx).is_ready() {
+        if !self.is_read() && !link.has_ended() && link.poll_end(cx).is_ready() {
             // Nothing follows but what is in the buffer.
             return Input::More;
         }
         Input::Nothing
+    }
+
+    /// Whether a request reads what the client sends, and so sees its end: for its content, or because it is a tunnel.
+    fn is_read(&self) -> bool {
+        match self.link.input_owner() {
+            Owner::Heads => false,
+            Owner::Content { seq, .. } => !self.order.is_waiting(seq),
+            // It is one from the first byte of the server's word on.
+            Owner::Tunnel { seq } => self.link.is_due(seq) && self.link.reply_has_begun(),
+        }
     }
 
     /// The device is shutting down, or the listener is gone, and no head has begun.
