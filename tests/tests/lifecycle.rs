@@ -1,12 +1,15 @@
 //! Start, stop and the log: docs/operations.md's SIGTERM, and the access log.
 
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use cmim_tests::client::request;
 use cmim_tests::deadline::{PATIENCE, until, until_true};
 use cmim_tests::origin::faulty::{never_answers, ok, then_silent, with_length};
+use cmim_tests::origin::obedient::gets;
 use cmim_tests::wire::WireError;
-use cmim_tests::{Client, Device, Framing, ScriptedServer, Setup};
+use cmim_tests::{Client, Crew, Device, Framing, Reply, ScriptedServer, Setup};
 use rustix::process::Signal;
 
 /// Answers after 300 ms.
@@ -58,6 +61,63 @@ fn an_error_that_nobody_reads_is_the_exit_code_alone() {
     command.args(["check", "/no/such/file.toml"]);
     let mut process = cmim_tests::process::Process::start_unheard("cmim check", &mut command);
     assert_eq!(process.wait(PATIENCE).code(), Some(1));
+}
+
+#[test]
+fn sigterm_lets_a_head_that_has_begun_behind_a_request_in_flight_come_to_its_end() {
+    let crew = Crew::of(2);
+    let mut device = crew.setup("").start();
+    let mut client = device.client();
+    client.send(gets(&["/1?hold"]));
+    crew.wait_for_visits(1);
+    client.send("GET /2 HTTP/1.1\r\nHo");
+    until_true("a head has begun", PATIENCE, || device.json(&["connections"]).to_string().contains("reading"));
+    device.signal(Signal::TERM);
+    until_true("new connections are refused", PATIENCE, || Client::try_connect(device.address()).is_err());
+    client.send("st: a\r\n\r\n");
+    crew.wait_for_visits(2);
+    crew.release();
+    let (first, last) = (client.reply(), client.reply());
+    first.assert_whole(b"/1?hold");
+    last.assert_whole(b"/2");
+    let closes = |reply: &Reply| reply.fields().lists("connection", "close");
+    assert_eq!((closes(&first), closes(&last)), (false, true));
+    client.assert_ended();
+    assert_eq!(device.wait(PATIENCE).code(), Some(0), "{}", device.output());
+}
+
+#[test]
+fn behind_a_reply_that_says_close_no_head_is_taken_any_more() {
+    // The reply's head, and then its content, once it may.
+    let (allow, allowed) = channel();
+    let allowed = Mutex::new(allowed);
+    let server = ScriptedServer::start(move |side| {
+        while side.request().is_some() {
+            for part in ["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", "k"] {
+                allowed.lock().expect("the channel").recv().expect("a word");
+                side.send(part);
+            }
+        }
+    });
+    let mut device = Setup::before(&[server.address()]).start();
+    let mut client = device.client();
+    client.send(request("GET", "/1", "", b""));
+    server.wait_for(1);
+    client.send("GET /2 HTTP/1.1\r\nHo");
+    until_true("a head has begun", PATIENCE, || device.json(&["connections"]).to_string().contains("reading"));
+    device.signal(Signal::TERM);
+    until_true("new connections are refused", PATIENCE, || Client::try_connect(device.address()).is_err());
+    allow.send(()).expect("a server");
+    let head = client.head("GET");
+    assert!(head.fields.lists("connection", "close"), "{head:?}");
+    client.send("st: a\r\n\r\n");
+    // Time for what must not happen.
+    std::thread::sleep(Duration::from_millis(100));
+    allow.send(()).expect("a server");
+    client.content(head.framing, &mut |_| ()).expect("content");
+    client.assert_ended();
+    assert_eq!(device.wait(PATIENCE).code(), Some(0), "{}", device.output());
+    assert_eq!(server.request_count(), 1, "a request that its client takes for not processed");
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use cmim_tests::client::request;
 use cmim_tests::deadline::{PATIENCE, until, until_true};
 use cmim_tests::origin::faulty::{ok, replies, with_length};
+use cmim_tests::origin::obedient::{assert_pages, gets};
 use cmim_tests::ports::Reserved;
 use cmim_tests::process::Process;
-use cmim_tests::{Client, Device, Load, ScriptedServer, Setup};
+use cmim_tests::{Client, Crew, Device, Load, ScriptedServer, Setup};
 use rustix::process::Signal;
 
 fn named(name: &'static str) -> ScriptedServer {
@@ -113,6 +114,24 @@ fn a_listener_that_goes_finishes_what_it_has() {
     busy.reply().assert_whole(b"a");
     busy.assert_ended();
     device.client().get("/").assert_whole(b"a");
+}
+
+#[test]
+fn a_head_that_has_begun_behind_a_reply_is_read_to_its_end() {
+    let crew = Crew::of(2);
+    let device = crew.setup("").start();
+    let mut client = device.client();
+    client.send(gets(&["/1?hold"]));
+    crew.wait_for_visits(1);
+    client.send("GET /2 HTTP/1.1\r\nHo");
+    until_true("a head has begun", PATIENCE, || device.json(&["connections"]).to_string().contains("reading"));
+    device.edit(|text| text.replace("[timeouts]", "[timeouts]\nclient_idle = \"7s\""));
+    device.reload();
+    client.send("st: a\r\n\r\n");
+    crew.wait_for_visits(2);
+    crew.release();
+    assert_pages(&mut client, &["/1?hold", "/2"]);
+    client.get("/3").assert_whole(b"/3");
 }
 
 #[test]

@@ -188,10 +188,12 @@ impl<'a> Connection<'a> {
     fn reads_ahead(&self) -> bool {
         let drain = &self.site.drain;
         // The next request is the newer configuration's; a head that has begun is still this one's.
+        let has_begun = self.head_since.is_some();
         let wanted = if self.order.is_empty() {
-            !drain.is_superseded() || self.head_since.is_some() || self.last
+            !drain.is_superseded() || has_begun || self.last
         } else {
-            !drain.has_begun() && !drain.is_superseded()
+            // Behind a reply that says `close` nothing is taken any more (RFC 9112 section 9.6).
+            (!drain.has_begun() && !drain.is_superseded()) || (has_begun && !self.link.has_said_close())
         };
         self.heads == Heads::Open && wanted && self.order.has_room() && self.link.heads_are_next()
     }

@@ -68,6 +68,8 @@ pub struct Link {
     whole: RefCell<SmallVec<[Seq; 2]>>,
     /// A byte of the due reply was sent.
     begun: Cell<bool>,
+    /// A reply's head says that the connection ends behind it.
+    said_close: Cell<bool>,
     /// The request that was read last.
     last: Cell<Seq>,
     /// Requests that the operator wants stopped.
@@ -96,6 +98,7 @@ impl Link {
             waiting: RefCell::default(),
             whole: RefCell::default(),
             begun: Cell::new(false),
+            said_close: Cell::new(false),
             last: Cell::new(Seq(0)),
             stopped: RefCell::default(),
             working: RefCell::default(),
@@ -171,10 +174,18 @@ impl Link {
         self.last.set(seq);
     }
 
-    /// Whether the connection stays open behind the reply to `job`: a device that shuts down still answers what was
-    /// read.
+    /// Whether the connection stays open behind the reply to `job`, whose head is made now: a device that shuts down
+    /// still answers what was read.
     pub fn persists(&self, site: &Site, job: &Job) -> bool {
-        job.head.persistent && (!site.drain.has_begun() || job.seq < self.last.get())
+        let persists = job.head.persistent && (!site.drain.has_begun() || job.seq < self.last.get());
+        if !persists {
+            self.said_close.set(true);
+        }
+        persists
+    }
+
+    pub fn has_said_close(&self) -> bool {
+        self.said_close.get()
     }
 
     /// The operator wants a request stopped; its exchange finds that out when it is polled next.

@@ -47,7 +47,7 @@ impl Connection<'_> {
 
     fn next_clock(&self) -> Option<(Instant, Clock)> {
         let timeouts = &self.site.config.timeouts;
-        let head = self.head_since.filter(|_| self.heads == Heads::Open);
+        let head = self.head_since.filter(|_| self.heads == Heads::Open && !self.link.has_said_close());
         let head = head.map(|since| (since + timeouts.client_head, Clock::Head));
         let idle =
             (self.order.is_empty() && head.is_none()).then(|| (self.idle_since + timeouts.client_idle, Clock::Idle));
