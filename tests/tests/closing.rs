@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cmim_tests::client::request;
+use cmim_tests::deadline::{PATIENCE, until_true};
 use cmim_tests::origin::faulty::{chunk, ok};
-use cmim_tests::{Client, Device, ScriptedServer, Setup};
+use cmim_tests::origin::obedient::page;
+use cmim_tests::{Client, Crew, Device, ScriptedServer, Setup};
 use rustix::process::Signal;
 
 const LARGE: usize = 10 << 20;
@@ -63,6 +66,23 @@ fn a_client_that_takes_its_time_to_write_is_waited_for() {
         thread::sleep(Duration::from_millis(300));
     }
     assert_eq!(client.reply().status(), 413);
+    client.assert_ended();
+}
+
+#[test]
+fn a_byte_behind_the_last_request_does_not_cut_its_reply() {
+    let crew = Crew::of(1);
+    let device = crew.setup("").start();
+    let mut client = Client::connect_slow(device.address(), 4096);
+    let target = "/last?hold&size=500000";
+    client.send(request("GET", target, "Connection: close\r\n", b""));
+    crew.wait_for_visits(1);
+    client.send("\r\n");
+    crew.release();
+    // The whole reply is in the kernel's hands, and the client takes none of it yet.
+    until_true("the reply is sent", PATIENCE, || device.figure("/jobs/done_total") == 1);
+    thread::sleep(Duration::from_millis(50));
+    client.reply().assert_whole(&page(target));
     client.assert_ended();
 }
 

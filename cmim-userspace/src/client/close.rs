@@ -36,7 +36,8 @@ pub(super) async fn close(site: &Site, link: &Link, ending: Ending) {
     link.record.doing(Doing::Closing);
     match ending {
         Ending::Idle | Ending::Gone => {}
-        Ending::Agreed if link.with_input(|input| input.is_empty()) => {}
+        // It may have sent something all the same.
+        Ending::Agreed if link.has_no_input() && !link.stream.has_unread() => {}
         Ending::Reset => link.stream.reset_on_close(),
         Ending::Agreed | Ending::Orderly => {
             if link.stream.shutdown_write().is_ok() && !link.has_ended() {

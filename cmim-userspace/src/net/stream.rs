@@ -271,6 +271,12 @@ impl Stream {
         matches!(rustix::net::recv(self, &mut probe, flags), Err(Errno::AGAIN))
     }
 
+    /// Asks the kernel itself whether something has come that nobody has read: a close would be a reset then.
+    pub fn has_unread(&self) -> bool {
+        let mut probe = [0];
+        matches!(rustix::net::recv(self, &mut probe, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 1..)))
+    }
+
     /// Whether the connection broke, as a reset breaks it.
     pub fn has_failed(&self) -> bool {
         // The error is told once, and whoever sends in the kernel may have been told; a broken socket has no peer.
