@@ -292,6 +292,35 @@ fn an_upgrade_in_http_1_0_or_without_connection_is_none() {
     assert!(server.requests().iter().all(|request| !request.fields.has("upgrade")));
 }
 
+/// Connections from the port `local` to the port `remote` whose peer the kernel asks within a minute whether it is there
+/// (the timer 02 of /proc/net/tcp).
+fn asked(local: Option<u16>, remote: u16) -> usize {
+    const MINUTE: u64 = 60 * 100;
+    let text = std::fs::read_to_string("/proc/net/tcp").expect("proc");
+    let port = |address: &str| address.split_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
+    let is_asked = |line: &&str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let &[_, from, to, "01", _, timer, ..] = words.as_slice() else { return false };
+        let due = timer.strip_prefix("02:").and_then(|due| u64::from_str_radix(due, 16).ok());
+        (local.is_none() || port(from) == local) && port(to) == Some(remote) && due.is_some_and(|due| due <= MINUTE)
+    };
+    text.lines().filter(is_asked).count()
+}
+
+#[test]
+fn the_kernel_asks_both_sides_of_a_tunnel_whether_they_are_there() {
+    let server = echo();
+    on_each_lane("the_kernel_asks_both_sides_of_a_tunnel_whether_they_are_there", &server, |device| {
+        let mut socket = connect(device);
+        socket.send(Message::text("hello")).expect("sent");
+        assert_eq!(socket.read().expect("an echo"), Message::text("hello"));
+        let client = socket.get_ref().local_addr().expect("an address").port();
+        // While bytes are on their way, another timer is shown.
+        until_true("the client is asked", PATIENCE, || asked(Some(device.address().port()), client) == 1);
+        until_true("the server is asked", PATIENCE, || asked(None, server.socket_address().port()) >= 1);
+    });
+}
+
 #[test]
 fn a_tunnel_outlives_the_timeouts_of_requests() {
     let server = echo();

@@ -181,6 +181,9 @@ async fn carry(
     second: End<'_>,
 ) -> (Carried, io::Result<()>) {
     let server = second.stream;
+    // No timeout ends a tunnel, so that one whose peer vanished without a word would stay for good.
+    first.stream.keep_alive();
+    server.keep_alive();
     let (mut first, mut second) = (first, second);
     let reachable = first.stream.is_tcp() && second.stream.is_tcp();
     let lane = site.lanes.choose(Load::Tunnel, reachable);

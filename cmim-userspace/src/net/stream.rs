@@ -313,6 +313,14 @@ impl Stream {
         }
     }
 
+    /// Has the kernel ask a silent peer now and then whether it is still there, and break the connection where it is not:
+    /// for what no clock of the device's own ends.
+    pub fn keep_alive(&self) {
+        if let Self::Tcp(stream) | Self::Local(stream) = self {
+            stream.keep_alive();
+        }
+    }
+
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) | Self::Local(stream) => stream.poll_read_ready(cx),

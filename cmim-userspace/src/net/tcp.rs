@@ -14,12 +14,21 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rustix::net::{RecvFlags, SendFlags};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
+
+/// A peer that has said nothing for so long is asked whether it is there. Below what most routers forget a connection
+/// after, so that they see it in use.
+const ASKED_AFTER: Duration = Duration::from_secs(60);
+const ASKED_EVERY: Duration = Duration::from_secs(10);
+/// Unanswered questions after which it is gone.
+const ASKED_TIMES: u32 = 6;
 
 /// A connected TCP socket.
 #[derive(Debug)]
@@ -216,9 +225,16 @@ impl Tcp {
 
     /// Its own address and its peer's.
     pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
-        let socket = socket2::SockRef::from(self);
+        let socket = SockRef::from(self);
         let ip = |address: socket2::SockAddr| address.as_socket().ok_or(io::ErrorKind::Unsupported);
         Ok((ip(socket.local_addr()?)?, ip(socket.peer_addr()?)?))
+    }
+
+    pub(super) fn keep_alive(&self) {
+        let keep_alive =
+            TcpKeepalive::new().with_time(ASKED_AFTER).with_interval(ASKED_EVERY).with_retries(ASKED_TIMES);
+        // A socket that refuses is broken, which whoever reads it is told.
+        let _: io::Result<()> = SockRef::from(self).set_tcp_keepalive(&keep_alive);
     }
 
     /// The socket alone: the event loop hears of it no more.
