@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use cmim_tests::client::request;
-use cmim_tests::deadline::{PATIENCE, until_true};
+use cmim_tests::deadline::{PATIENCE, until, until_true};
 use cmim_tests::origin::faulty::{chunk, never_answers, then_close, then_reset, then_silent, with_length};
-use cmim_tests::{Device, ScriptedServer, ServerSide, Setup};
+use cmim_tests::{Client, Device, ScriptedServer, ServerSide, Setup};
 
 /// A server whose `/bad` plays `fault` and whose other targets are fine.
 fn with_bad(fault: impl Fn(&mut ServerSide) + Send + Sync + 'static) -> (ScriptedServer, Device) {
@@ -300,4 +300,26 @@ fn an_endless_row_of_interim_replies_is_ended() {
     let start = Instant::now();
     while start.elapsed() < PATIENCE && client.try_head("GET").is_ok_and(|head| head.status < 200) {}
     assert!(start.elapsed() < PATIENCE, "interim replies went on for ever");
+}
+
+#[test]
+fn behind_a_part_of_an_interim_reply_there_is_a_reset_and_no_502() {
+    // More than any socket takes of a client that reads nothing.
+    const MANY: usize = 95;
+    let interim = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "a".repeat(60_000));
+    let server = ScriptedServer::start(then_close(interim.repeat(MANY)));
+    let device = Device::before(&[server.address()]);
+    let mut client = Client::connect_slow(device.address(), 4096);
+    client.send(request("GET", "/", "", b""));
+    until_true("the request has failed", PATIENCE, || device.figure("/jobs/failed_total") == 1);
+    client.wire().socket().set_recv_buffer_size(1 << 20).expect("a receive buffer");
+    let error = loop {
+        match client.try_head("GET") {
+            Ok(head) => assert_eq!((head.status, head.fields.len()), (103, 2), "{head:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, cmim_tests::wire::WireError::Reset), "{error}");
+    let line = until("the log line", PATIENCE, || device.access_log().pop());
+    assert_eq!((&line["status"], &line["method"]), (&502.into(), &"GET".into()), "{line}");
 }

@@ -248,7 +248,7 @@ impl<'a> Connection<'a> {
             Owner::Heads => false,
             Owner::Content { seq, .. } => !self.order.is_waiting(seq),
             // It is one from the first byte of the server's word on.
-            Owner::Tunnel { seq } => self.link.is_due(seq) && self.link.reply_has_begun(),
+            Owner::Tunnel { seq } => self.link.has_begun_reply_to(seq),
         }
     }
 
@@ -379,7 +379,7 @@ impl<'a> Connection<'a> {
     /// Stops the jobs that the operator wants stopped.
     fn heed_operator(&mut self) -> Option<Ending> {
         for seq in self.link.record.take_word() {
-            if self.link.is_due(seq) && self.link.reply_has_begun() {
+            if self.link.has_begun_reply_to(seq) {
                 // Half a reply cannot be taken back.
                 return Some(Ending::Reset);
             }

@@ -46,7 +46,10 @@ impl Departure {
     pub(super) fn check(&mut self, cx: &mut Context<'_>, link: &Link, may_probe: bool, now: Instant) -> bool {
         match self.next {
             Some(Step::Probe { at }) if now >= at => {
-                if may_probe && let Poll::Ready(Err(_)) = link.poll_write(cx, &[IoSlice::new(PROBE)]) {
+                // Bytes that are on their way already bring an answer themselves. Behind none there is room for the whole
+                // probe: half of one would spoil the reply behind it.
+                let asks = may_probe && !link.stream.has_unacknowledged();
+                if asks && let Poll::Ready(Err(_)) = link.poll_write(cx, &[IoSlice::new(PROBE)]) {
                     return true;
                 }
                 self.next = Some(Step::Look { at: now + LOOK_AFTER });

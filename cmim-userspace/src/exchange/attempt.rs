@@ -53,7 +53,7 @@ pub(super) async fn reply_head(
             Ok(answered) => return Ok(answered),
             Err(missed) => {
                 let Some(server) = missed.server else { return Err(missed.failure) };
-                if !tried.again(site, job, gathered, &missed, server) {
+                if link.has_begun_reply_to(job.seq) || !tried.again(site, job, gathered, &missed, server) {
                     return Err(missed.failure);
                 }
             }

@@ -58,9 +58,15 @@ pub async fn run(site: &Site, link: &Link, job: &mut Job) -> Outcome {
         Err(failure) => {
             let end = if matches!(failure, Failure::Cancelled) { State::Cancelled } else { State::Failed };
             job.progress.to(State::Replying);
+            job.trail.reason = Some(failure.to_string());
+            if link.has_begun_reply_to(seq) {
+                // A part of an interim reply is out: what is sent behind it could not be read.
+                job.trail.status = failure.status();
+                job.progress.to(end);
+                return Outcome::Reset;
+            }
             // The rest of a content that was not read to its end would be taken for the next head.
             let keep = !link.input_belongs_to(seq) && link.persists(site, job);
-            job.trail.reason = Some(failure.to_string());
             let refusal = Refusal {
                 seq: job.seq,
                 status: failure.status(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::content::{Content, Piece};
@@ -66,7 +66,7 @@ pub struct Link {
     waiting: RefCell<Vec<(Seq, Waker)>>,
     /// Requests whose replies have become whole since the connection's loop last looked.
     whole: RefCell<SmallVec<[Seq; 2]>>,
-    /// A byte of the due reply was sent.
+    /// A byte of the due reply was sent, or a part of an interim one before it.
     begun: Cell<bool>,
     /// A reply's head says that the connection ends behind it.
     said_close: Cell<bool>,
@@ -167,6 +167,21 @@ impl Link {
 
     pub fn reply_has_begun(&self) -> bool {
         self.begun.get()
+    }
+
+    /// Whether nothing else can take the place of the reply to `seq` any more.
+    pub fn has_begun_reply_to(&self, seq: Seq) -> bool {
+        self.is_due(seq) && self.reply_has_begun()
+    }
+
+    /// Sends what is left of interim replies. As long as there is a rest of what was begun, nothing else can be sent.
+    pub fn poll_interim(&self, cx: &mut Context<'_>, left: &mut impl Buf) -> Poll<io::Result<()>> {
+        while left.has_remaining() {
+            let count = ready!(self.poll_write(cx, &[IoSlice::new(left.chunk())]))?;
+            left.advance(count);
+            self.begun.set(left.has_remaining());
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// A request was read.

@@ -103,7 +103,7 @@ impl Gathered {
         let mut timer = Timer::default();
         let mut progress = Instant::now();
         let idle = site.config.timeouts.client_idle;
-        poll_fn(|cx| {
+        let filled: Result<(), Failure> = poll_fn(|cx| {
             loop {
                 if self.left.is_some() {
                     match held.poll_append(cx, &mut self.left) {
@@ -136,7 +136,12 @@ impl Gathered {
                 }
             }
         })
-        .await
+        .await;
+        if filled.is_ok() && invitation.is_cut() {
+            // Behind a pointer: it is for a client that takes nothing at that moment.
+            return Box::pin(invitation.finish(site, link)).await;
+        }
+        filled
     }
 }
 
@@ -162,10 +167,14 @@ impl Invitation {
 
     /// The content comes without it.
     fn withdraw(&mut self) {
-        // Once begun it is sent to its end, or the reply behind it could not be read.
-        if self.left.len() == Self::LINE.len() {
+        if !self.is_cut() {
             self.left.clear();
         }
+    }
+
+    /// A part of it is out. Once begun it is sent to its end, or the reply behind it could not be read.
+    fn is_cut(&self) -> bool {
+        self.is_open() && self.left.len() < Self::LINE.len()
     }
 
     /// Ready when it has just been sent to its end. It waits for the replies before it: an interim reply in the middle
@@ -174,13 +183,18 @@ impl Invitation {
         if !self.is_open() || link.poll_due(cx, self.seq).is_pending() {
             return Poll::Pending;
         }
-        while self.is_open() {
-            match ready!(link.poll_write(cx, &[IoSlice::new(&self.left)])) {
-                Ok(count) => self.left.advance(count),
-                Err(_) => return Poll::Ready(Err(Failure::ClientGone)),
-            }
-        }
-        Poll::Ready(Ok(()))
+        link.poll_interim(cx, &mut self.left).map_err(|_| Failure::ClientGone)
+    }
+
+    /// Sends its rest.
+    async fn finish(mut self, site: &Site, link: &Link) -> Result<(), Failure> {
+        let mut timer = Timer::default();
+        let deadline = Instant::now() + site.config.timeouts.client_write;
+        poll_fn(|cx| match self.poll(cx, link) {
+            Poll::Pending => timer.poll_until(cx, deadline).map(|()| Err(Failure::ClientGone)),
+            sent => sent,
+        })
+        .await
     }
 }
 

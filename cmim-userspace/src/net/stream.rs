@@ -277,6 +277,14 @@ impl Stream {
         matches!(rustix::net::recv(self, &mut probe, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 1..)))
     }
 
+    /// Whether bytes were sent that the peer's kernel has not confirmed.
+    pub fn has_unacknowledged(&self) -> bool {
+        match self {
+            Self::Tcp(stream) | Self::Local(stream) => stream.has_unacknowledged(),
+            Self::Unix(_) => false,
+        }
+    }
+
     /// Whether the connection broke, as a reset breaks it.
     pub fn has_failed(&self) -> bool {
         // The error is told once, and whoever sends in the kernel may have been told; a broken socket has no peer.

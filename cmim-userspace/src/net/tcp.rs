@@ -237,6 +237,14 @@ impl Tcp {
         let _: io::Result<()> = SockRef::from(self).set_tcp_keepalive(&keep_alive);
     }
 
+    #[expect(unsafe_code, reason = "rustix has no SIOCOUTQ")]
+    pub(super) fn has_unacknowledged(&self) -> bool {
+        let mut count: libc::c_int = 0;
+        // SAFETY: SIOCOUTQ, which is TIOCOUTQ's number, writes one int.
+        let result = unsafe { libc::ioctl(self.descriptor, libc::TIOCOUTQ, &raw mut count) };
+        result == 0 && count > 0
+    }
+
     /// The socket alone: the event loop hears of it no more.
     pub(super) fn into_socket(self) -> io::Result<std::net::TcpStream> {
         match self.watch.into_inner() {

@@ -1,10 +1,9 @@
 //! A reply's head, awaited while the request is still being sent.
 
-use std::io::IoSlice;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 use crate::exchange::failure::{ContentFault, Failure};
 use crate::exchange::link::{Job, Link};
@@ -104,12 +103,11 @@ impl<'a> HeadWait<'a> {
 
     /// Sends interim replies on as far as it is this request's turn.
     fn pass_on(&self, cx: &mut Context<'_>, early: &mut BytesMut) -> Result<(), Failure> {
-        while !early.is_empty() && self.link.poll_due(cx, self.job.seq).is_ready() {
-            match self.link.poll_write(cx, &[IoSlice::new(early)]) {
-                Poll::Ready(Ok(count)) => early.advance(count),
-                Poll::Ready(Err(_)) => return Err(Failure::ClientGone),
-                Poll::Pending => break,
-            }
+        if !early.is_empty()
+            && self.link.poll_due(cx, self.job.seq).is_ready()
+            && let Poll::Ready(Err(_)) = self.link.poll_interim(cx, early)
+        {
+            return Err(Failure::ClientGone);
         }
         Ok(())
     }
