@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::exchange::Link;
 
-/// Most replies are there before this, and their own bytes tell then.
-const FIRST_PROBE: Duration = Duration::from_millis(500);
+/// Most replies are there before this, and their own bytes tell then. Not less: simple clients take an interim reply for
+/// the reply itself (Python's http.client).
+const FIRST_PROBE: Duration = Duration::from_millis(1500);
 /// A reset comes within a round trip of the probe.
 const LOOK_AFTER: Duration = Duration::from_millis(100);
 /// A client that was there may leave later.
