@@ -188,12 +188,11 @@ impl<'a> Connection<'a> {
     fn reads_ahead(&self) -> bool {
         let drain = &self.site.drain;
         // The next request is the newer configuration's; a head that has begun is still this one's.
-        let has_begun = self.head_since.is_some();
         let wanted = if self.order.is_empty() {
-            !drain.is_superseded() || has_begun || self.last
+            !drain.is_superseded() || self.head_since.is_some() || self.last
         } else {
             // Behind a reply that says `close` nothing is taken any more (RFC 9112 section 9.6).
-            (!drain.has_begun() && !drain.is_superseded()) || (has_begun && !self.link.has_said_close())
+            (!drain.has_begun() && !drain.is_superseded()) || (self.head_since.is_some() && !self.link.has_said_close())
         };
         self.heads == Heads::Open && wanted && self.order.has_room() && self.link.heads_are_next()
     }
@@ -285,7 +284,7 @@ impl<'a> Connection<'a> {
         let trail = self.arrived();
         self.version = head.version;
         let owner = Owner::behind(self.order.coming(), &head);
-        let is_whole = owner == Owner::Heads;
+        let is_whole = matches!(owner, Owner::Heads);
         if !head.persistent {
             self.heads = if is_whole { Heads::Last } else { Heads::Over };
         }
@@ -294,9 +293,9 @@ impl<'a> Connection<'a> {
         self.link.read(seq);
         let parsed = request::admit(self.origin(), seq, head, trail);
         match &parsed {
-            Parsed::Job(_) => self.link.give_input_to(owner),
+            Parsed::Job(_) if !is_whole => self.link.give_input_to(owner),
             Parsed::Refused(refused) if !refused.refusal.keep => self.heads = Heads::Over,
-            Parsed::Refused(_) => {}
+            Parsed::Job(_) | Parsed::Refused(_) => {}
         }
         self.waiting.push_back(parsed);
     }

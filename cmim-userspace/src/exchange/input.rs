@@ -1,19 +1,8 @@
-//! What a client sends, and to whom it belongs: to the next head, to a request's content, or to a tunnel. Decisions only;
-//! the bytes come and go through [`super::link`].
-
-use bytes::BytesMut;
+//! To whom belongs what a client sends: to the next head, to a request's content, or to a tunnel. Decisions only; the bytes
+//! come and go through [`super::link`].
 
 use crate::h1::{Method, RequestContent, RequestHead};
 use crate::stack::Seq;
-
-/// What the client sent and nobody has looked at yet.
-#[derive(Debug, Default)]
-pub(super) struct Input {
-    pub(super) buffer: BytesMut,
-    /// The client ended its side.
-    pub(super) ended: bool,
-    pub(super) owner: Owner,
-}
 
 /// To whom what comes next belongs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,7 +19,7 @@ pub enum Owner {
 impl Owner {
     /// Of what follows a request's head.
     pub fn behind(seq: Seq, head: &RequestHead) -> Self {
-        let switches = head.upgrade.is_some() || head.method == Method::Connect;
+        let switches = head.upgrade.is_some() || matches!(head.method, Method::Connect);
         match (head.content, switches) {
             (RequestContent::None, false) => Self::Heads,
             (RequestContent::None, true) => Self::Tunnel { seq },
@@ -66,6 +55,8 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
     use crate::h1::{Limits, RequestParser};
 

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::content::{Content, Piece};
 use super::failure::{ContentFault, Failure};
-use super::input::{Input, Owner};
+use super::input::Owner;
 use super::progress::Progress;
 use super::site::Site;
 use super::timer::Timer;
@@ -62,6 +62,8 @@ pub struct Link {
     pub id: u64,
     pub trusted: bool,
     input: RefCell<Input>,
+    /// Asked several times a request.
+    owner: Cell<Owner>,
     due: Cell<Seq>,
     waiting: RefCell<Vec<(Seq, Waker)>>,
     /// Requests whose replies have become whole since the connection's loop last looked.
@@ -84,6 +86,14 @@ pub struct Link {
     pub record: Arc<Record>,
 }
 
+/// What the client sent and nobody has looked at yet.
+#[derive(Debug, Default)]
+struct Input {
+    buffer: BytesMut,
+    /// The client ended its side.
+    ended: bool,
+}
+
 impl Link {
     pub fn new(accepted: Accepted, record: Arc<Record>) -> Self {
         let Accepted { stream, local, peer, id, trusted, read } = accepted;
@@ -93,7 +103,8 @@ impl Link {
             local,
             id,
             trusted,
-            input: RefCell::new(Input { buffer: read, ..Input::default() }),
+            input: RefCell::new(Input { buffer: read, ended: false }),
+            owner: Cell::default(),
             due: Cell::new(Seq(0)),
             waiting: RefCell::default(),
             whole: RefCell::default(),
@@ -278,7 +289,7 @@ impl Link {
         if input.ended {
             return Poll::Ready(Ok(false));
         }
-        let size = if input.owner == Owner::Heads { ReadSize::Head } else { ReadSize::Bulk };
+        let size = if self.heads_are_next() { ReadSize::Head } else { ReadSize::Bulk };
         site.buffers.make_room(&mut input.buffer, size);
         let polled = self.stream.poll_read(cx, &mut input.buffer);
         let count = ready!(polled)?;
@@ -297,7 +308,7 @@ impl Link {
 
     /// To whom what comes next belongs.
     pub fn input_owner(&self) -> Owner {
-        self.input.borrow().owner
+        self.owner.get()
     }
 
     /// Leaves the stream to a lane, or takes it back. While it is lent, nobody else watches it.
@@ -316,15 +327,15 @@ impl Link {
 
     /// Whether what comes next is a head, and not a request's content or a tunnel's bytes.
     pub fn heads_are_next(&self) -> bool {
-        self.input_owner() == Owner::Heads
+        matches!(self.owner.get(), Owner::Heads)
     }
 
     pub fn input_belongs_to(&self, seq: Seq) -> bool {
-        self.input_owner().seq() == Some(seq)
+        self.owner.get().seq() == Some(seq)
     }
 
     pub fn give_input_to(&self, owner: Owner) {
-        self.input.borrow_mut().owner = owner;
+        self.owner.set(owner);
     }
 
     /// The content that comes was read to its end.

@@ -69,20 +69,21 @@ pub fn request(head: &RequestHead, forwarding: &Forwarding<'_>, delimit: Request
     out.put_slice(b" HTTP/1.1\r\n");
     let host = if head.authority.is_empty() { forwarding.fallback_host } else { &head.authority };
     put_field(b"Host", host, out);
+    let forwards = head.max_forwards();
     for (known, name, value) in head.fields.end_to_end() {
         let is_kept = match known {
             Known::Host | Known::ContentLength | Known::Lookalike | Known::XForwardedFor | Known::Forwarded => false,
             Known::XForwardedProto | Known::XForwardedHost => forwarding.trusted,
             Known::Expect => keeps_expect(head, forwarding, value),
             Known::Trailer => delimit == RequestDelimit::Chunked,
-            Known::MaxForwards => head.max_forwards().is_none(),
+            Known::MaxForwards => forwards.is_none(),
             _ => true,
         };
         if is_kept {
             put_field(name, value, out);
         }
     }
-    if let Some(left) = head.max_forwards() {
+    if let Some(left) = forwards {
         out.put_slice(b"Max-Forwards: ");
         put_decimal(left.saturating_sub(1), out);
         out.put_slice(b"\r\n");

@@ -63,7 +63,7 @@ impl RequestHead {
     /// section 7.6.2). A value that is no number says nothing.
     #[must_use]
     pub fn max_forwards(&self) -> Option<u64> {
-        if self.method != Method::Options {
+        if !matches!(self.method, Method::Options) {
             return None;
         }
         self.fields.all(Known::MaxForwards).filter_map(read_decimal).min()
