@@ -159,6 +159,12 @@ impl Device {
         self.process.output()
     }
 
+    /// Waits until the device has said so; what it writes is read by a thread of its own.
+    #[track_caller]
+    pub fn wait_to_say(&self, words: &str) {
+        until_true(&format!("the device says `{words}`"), PATIENCE, || self.output().contains(words));
+    }
+
     /// Runs `cmim ARGUMENTS --control SOCKET`.
     pub fn cmim(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(binary());

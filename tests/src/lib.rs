@@ -14,6 +14,7 @@ pub mod mounts;
 pub mod netns;
 pub mod origin;
 pub mod pattern;
+pub mod pipelined;
 pub mod ports;
 pub mod process;
 pub mod refusal;

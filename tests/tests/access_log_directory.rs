@@ -36,7 +36,7 @@ fn a_missing_directory_is_made_at_the_start_and_at_a_reload() {
 fn two_missing_directories_are_a_slip_and_refused() {
     let mut device = Setup::before(&["127.0.0.1:9"]).access_log("no/such/access.log").launch();
     assert_eq!(device.wait(PATIENCE).code(), Some(1));
-    assert!(device.output().contains("access_log.path: cannot open"), "{}", device.output());
+    device.wait_to_say("access_log.path: cannot open");
     assert!(!device.directory().join("no").exists());
 }
 

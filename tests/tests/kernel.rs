@@ -1,10 +1,9 @@
 //! docs/bpftool.md: what bpftool sees while the device runs, that nothing is left after it, and hosts that allow less.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use cmim_tests::bpftool::{all_ids, dump, ids, number, pins, program_names};
-use cmim_tests::deadline::{PATIENCE, until, until_true};
+use cmim_tests::deadline::{PATIENCE, until_true};
 use cmim_tests::guarded::{INTERFACE, PORT, skipped};
 use cmim_tests::origin::faulty::ok;
 use cmim_tests::{Client, Device, Guarded, Namespace, ScriptedServer, Setup, skip};
@@ -238,7 +237,7 @@ fn an_interface_that_is_not_there_is_said_and_required_refuses_it() {
     let server = ScriptedServer::start(ok);
     let device = Setup::before(&[server.address()]).kernel("auto", "interfaces = [\"nosuch0\"]").start();
     device.client().get("/").assert_whole(b"ok");
-    until("it is said", Duration::from_secs(2), || device.output().contains("nosuch0").then_some(()));
+    device.wait_to_say("nosuch0");
     assert!(device.status()["kernel"]["missing"].to_string().contains("nosuch0"), "{}", device.status());
     let mut refused = Setup::before(&[server.address()]).kernel("required", "interfaces = [\"nosuch0\"]").launch();
     assert_eq!(refused.wait(PATIENCE).code(), Some(1), "{}", refused.output());

@@ -157,7 +157,7 @@ fn clients_leave_descriptors_for_servers_however_many_come() {
         .server(&format!("address = \"{}\", max_requests = 4", server.address()))
         .open_files(OPEN_FILES)
         .start();
-    assert!(device.output().contains("may have 240 open files: at most 180 clients"), "{}", device.output());
+    device.wait_to_say("may have 240 open files: at most 180 clients");
     let mut clients: Vec<_> = (0..SERVED + 80).map(|_| device.client()).collect();
     until_true("as many as there is room for are in", PATIENCE, || device.figure("/client_connections/open") == SERVED);
     for client in &mut clients {

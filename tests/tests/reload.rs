@@ -232,7 +232,7 @@ fn sighup_reloads_and_opens_the_log_anew() {
     until_true("the new log has lines", PATIENCE, || !device.access_log().is_empty());
     device.edit(|text| text.replace("[limits]", "[limits]\nnonsense = 1"));
     device.signal(Signal::HUP);
-    until_true("it says why not", PATIENCE, || device.output().contains("limits.nonsense: unknown key"));
+    device.wait_to_say("limits.nonsense: unknown key");
     client.get("/").assert_whole(b"b");
 }
 

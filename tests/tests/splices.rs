@@ -245,7 +245,7 @@ fn sigterm_ends_live_tunnels_within_the_grace() {
     splices(&device, 1);
     device.signal(Signal::TERM);
     // Two signals that wait together are one.
-    until_true("it drains", PATIENCE, || device.output().contains("draining"));
+    device.wait_to_say("draining");
     // Still carried meanwhile.
     there_and_back(&mut client, 100_000);
     let start = Instant::now();

@@ -321,7 +321,7 @@ fn a_missing_directory_is_made_by_the_start_and_not_by_a_check() {
     let device = with_tiers(&table("flash", &path, 32 * MEBIBYTE)).start();
     let mode = |path| std::fs::metadata(path).expect("a directory").mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
-    assert!(device.output().contains(&format!("made {}", path.display())), "{}", device.output());
+    device.wait_to_say(&format!("made {}", path.display()));
     std::fs::remove_dir(&path).expect("nothing in it");
     let file = device.file().display().to_string();
     let checked = Command::new(binary()).args(["check", &file]).output().expect("running cmim");
