@@ -13,4 +13,4 @@ mod turn;
 mod tests;
 
 pub use choose::{Lane, Load, Rules};
-pub use turn::turn;
+pub use turn::{turn, turns_taken};

@@ -9,13 +9,14 @@ use std::task::{Wake, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::runtime::LocalRuntime;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 
 use super::accept::{Admission, Door, OpenHere, accept};
 use super::device::Live;
 use super::parking::Parking;
+use super::yielding;
 use crate::buffer::{BufferPool, Store};
 use crate::client::Entrance;
 use crate::config::model::ListenAddress;
@@ -76,11 +77,17 @@ pub(super) struct Turn {
     pub done: oneshot::Sender<()>,
 }
 
+fn runtime() -> io::Result<LocalRuntime> {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().on_thread_park(yielding::before_sleep);
+    builder.build_local(LocalOptions::default())
+}
+
 /// Starts a worker's thread.
 pub(super) fn start(crew: Crew) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(format!("cmim-worker-{}", crew.worker)).spawn(move || {
         let worker = crew.worker;
-        let lived = LocalRuntime::new().and_then(|runtime| {
+        let lived = runtime().and_then(|runtime| {
             let lived = runtime.block_on(live(crew));
             // Connections that outlived the grace end with their tasks.
             runtime.shutdown_background();

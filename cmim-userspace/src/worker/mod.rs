@@ -1,7 +1,7 @@
 //! The daemon: one event loop per CPU for the connections, and the main thread for everything that is not urgent.
 //!
 //! [`run`] puts the parts together and takes them apart again. Workers own their connections and share upstreams, the
-//! RAM tier and nothing else; the main thread answers the control socket, probes servers and hears signals.
+//! RAM tier and nothing else; the main thread answers the control socket, checks servers and hears signals.
 
 mod accept;
 mod changer;
@@ -15,6 +15,7 @@ mod privileges;
 mod run;
 mod upgrade;
 mod words;
+mod yielding;
 
 pub use predecessor::tell_predecessor;
 pub use run::{RunError, run};
