@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::failure::Failure;
@@ -144,8 +144,10 @@ impl SharedUpstream {
 
     /// What an active check of a server found.
     pub fn checked(self: &Arc<Self>, endpoint: &Endpoint, well: bool) {
-        let Some(id) = self.state.lock().find(endpoint) else { return };
-        self.change(id, |state| state.checked(id, well, Instant::now()));
+        // Under one lock: a reload in between could take the server's place away.
+        let state = self.state.lock();
+        let Some(id) = state.find(endpoint) else { return };
+        self.change(state, id, |state| state.checked(id, well, Instant::now()));
         self.serve_queue();
     }
 
@@ -165,7 +167,7 @@ impl SharedUpstream {
     }
 
     fn release(self: &Arc<Self>, server: ServerId, role: Role, ending: Ending<ServerSocket>, now: Instant) {
-        let (surplus, waiting) = self.change(server, |state| {
+        let (surplus, waiting) = self.change(self.state.lock(), server, |state| {
             let surplus = state.release(server, role, ending, now);
             (surplus, state.queued() > 0)
         });
@@ -177,15 +179,14 @@ impl SharedUpstream {
     }
 
     /// Does what may take a server out or bring it back, and logs it where it does.
-    fn change<T>(&self, id: ServerId, act: impl FnOnce(&mut Servers) -> T) -> T {
-        let (done, turn) = {
-            let mut state = self.state.lock();
-            let was_up = state.server(id).is_up();
-            let done = act(&mut state);
-            let server = state.server(id);
-            let is_up = server.is_up();
-            (done, (is_up != was_up).then(|| (is_up, Arc::clone(&server.endpoint))))
-        };
+    fn change<T>(&self, mut state: MutexGuard<'_, Servers>, id: ServerId, act: impl FnOnce(&mut Servers) -> T) -> T {
+        let was_up = state.server(id).is_up();
+        let done = act(&mut state);
+        let server = state.server(id);
+        let is_up = server.is_up();
+        let turn = (is_up != was_up).then(|| (is_up, Arc::clone(&server.endpoint)));
+        // Logged outside the lock: writing is a system call.
+        drop(state);
         match turn {
             Some((true, server)) => tracing::info!(upstream = %self.name, server = %server.name, "the server is up"),
             Some((false, server)) => tracing::warn!(upstream = %self.name, server = %server.name, "the server is down"),
@@ -254,7 +255,8 @@ impl Lease {
         }
         self.role = Role::Usual;
         if let Some(upstream) = &self.upstream {
-            upstream.change(self.server, |state| state.probe_heard(self.server, Instant::now()));
+            let state = upstream.state.lock();
+            upstream.change(state, self.server, |state| state.probe_heard(self.server, Instant::now()));
             upstream.serve_queue();
         }
     }
