@@ -208,13 +208,13 @@ async fn connection(
 
 /// The socket of an idle connection, if it is of use for the request.
 fn still_good(site: &Site, job: &Job, idle: Idle<ServerSocket>, on_lane: bool) -> Option<ServerSocket> {
-    let idle_for = idle.since.elapsed();
+    let since = idle.since;
     let socket = if idle.worker == site.worker { idle.connection } else { idle.connection.moved_here().ok()? };
     let reachable = on_lane || !matches!(socket.stream, Stream::Local(_));
     // A request that cannot be sent twice is worth a system call that sees a close of this very moment, and so is a
     // connection on which an idle server may have said something that this worker has not come to see yet.
-    let to_be_asked = !job.head.method.is_idempotent() || idle_for > BRIEFLY_IDLE;
-    (reachable && (!to_be_asked || socket.stream.is_silent())).then_some(socket)
+    let as_it_is = || job.head.method.is_idempotent() && since.elapsed() <= BRIEFLY_IDLE;
+    (reachable && (as_it_is() || socket.stream.is_silent())).then_some(socket)
 }
 
 async fn new_connection(

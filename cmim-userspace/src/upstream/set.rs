@@ -153,7 +153,7 @@ impl<C, W> Upstream<C, W> {
         }
         // Who waits already goes first; a newcomer would otherwise overtake it.
         if self.queue.is_empty()
-            && let Some(grant) = self.grant(ask, now)
+            && let Some(grant) = self.grant(ask, &eligible(&self.servers, ask.tried, now), now)
         {
             return Acquired::Granted(grant);
         }
@@ -234,7 +234,11 @@ impl<C, W> Upstream<C, W> {
         if self.queue.is_empty() || !has_room(servers, now) {
             return None;
         }
-        let may_go = |waiter: &Waiter<W>| !matches!(eligible(servers, waiter.avoids(now), now), Eligible::Nobody);
+        let mut found = Eligible::Nobody;
+        let may_go = |waiter: &Waiter<W>| {
+            found = eligible(servers, waiter.avoids(now), now);
+            !matches!(found, Eligible::Nobody)
+        };
         let waiter = self.queue.pop_first(may_go)?;
         let ask = Ask {
             client: 0,
@@ -244,9 +248,8 @@ impl<C, W> Upstream<C, W> {
             working: &[],
             fresh: waiter.fresh,
         };
-        let grant = self.grant(&ask, now);
-        debug_assert!(grant.is_some(), "a waiter that may go gets a grant");
-        Some((waiter.wake, grant?))
+        let grant = self.grant(&ask, &found, now)?;
+        Some((waiter.wake, grant))
     }
 
     /// Removes idle connections that are too old, and those of `worker` that `is_dead` says are gone.
@@ -264,8 +267,9 @@ impl<C, W> Upstream<C, W> {
         self.servers[id.0].health.checked(well, now);
     }
 
-    fn grant(&mut self, ask: &Ask<'_>, now: Instant) -> Option<Grant<C>> {
-        let id = self.choose(ask, now)?;
+    /// A place at one of those that were found for the request.
+    fn grant(&mut self, ask: &Ask<'_>, found: &Eligible, now: Instant) -> Option<Grant<C>> {
+        let id = self.choose(ask, found, now)?;
         let server = &mut self.servers[id.0];
         let role = if server.health() == HealthState::Down { Role::Probe } else { Role::Usual };
         if role == Role::Probe {
@@ -277,9 +281,9 @@ impl<C, W> Upstream<C, W> {
         Some(Grant { server: id, role, endpoint: Arc::clone(&server.endpoint), idle })
     }
 
-    fn choose(&mut self, ask: &Ask<'_>, now: Instant) -> Option<ServerId> {
-        match eligible(&self.servers, ask.tried, now) {
-            Eligible::Probe(id) => Some(id),
+    fn choose(&mut self, ask: &Ask<'_>, found: &Eligible, now: Instant) -> Option<ServerId> {
+        match found {
+            Eligible::Probe(id) => Some(*id),
             Eligible::AnyOf(circle, candidates) => {
                 let working = |id: ServerId| ask.working.iter().filter(|&&other| other == id).count();
                 let takes_part = |server: &Server<C>| circle.holds(server);
