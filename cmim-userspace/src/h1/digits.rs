@@ -62,6 +62,7 @@ mod tests {
             assert_eq!((decimal, hex), (value.to_string().into_bytes(), format!("{value:x}").into_bytes()));
         }
     }
+
     #[test]
     fn a_number_is_read_from_digits_alone_and_has_an_end() {
         assert_eq!(read_decimal(b"007"), Some(7));

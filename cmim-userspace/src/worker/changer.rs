@@ -1,6 +1,6 @@
 //! Changing the configuration of the running device, whole or not at all.
 //!
-//! Owns what a change goes through: the doorways, the access log, the workers' ends, the probes. What can be refused is
+//! Owns what a change goes through: the doorways, the access log, the workers' ends, the checks. What can be refused is
 //! done first (addresses bound, log opened); what is done to the rest afterwards cannot fail.
 
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub(super) struct Changer {
     pub log: Option<AccessLog>,
     /// Logs of earlier configurations that requests under way may still write to.
     earlier_logs: Vec<AccessLog>,
-    probes: Vec<AbortHandle>,
+    checks: Vec<AbortHandle>,
 }
 
 /// Has the local lane lead to the servers of this configuration that are on this host.
@@ -78,7 +78,7 @@ pub(super) fn lead_to_servers(lane: &LocalLane, config: &Config) {
 impl Changer {
     /// For these workers; the log comes later.
     pub(super) fn new(admission: Arc<Admission>, workers: Vec<mpsc::UnboundedSender<Turn>>) -> Self {
-        Self { admission, workers, log: None, earlier_logs: Vec::new(), probes: Vec::new() }
+        Self { admission, workers, log: None, earlier_logs: Vec::new(), checks: Vec::new() }
     }
 
     /// Reads the file again.
@@ -110,7 +110,7 @@ impl Changer {
         let live = Live { config, upstreams };
         self.hand_out(device, &live, sockets);
         *device.live.lock() = live.clone();
-        self.probe(&live);
+        self.check(&live);
         let is_gone = |upstream: &&Arc<SharedUpstream>| !live.upstreams.iter().any(|other| other.name == upstream.name);
         old.upstreams.iter().filter(is_gone).for_each(|upstream| upstream.retire());
         Ok(incomplete)
@@ -168,14 +168,14 @@ impl Changer {
         }
     }
 
-    /// Probes the servers as this configuration wants it, and no longer as an earlier one did. Needs a tokio runtime.
-    pub(super) fn probe(&mut self, live: &Live) {
-        self.probes.drain(..).for_each(|probe| probe.abort());
-        let probe = |upstream: &Arc<SharedUpstream>| {
-            let probe = health::check(Arc::clone(upstream), Arc::clone(&live.config));
-            Handle::current().spawn(probe).abort_handle()
+    /// Checks the servers as this configuration wants it, and no longer as an earlier one did. Needs a tokio runtime.
+    pub(super) fn check(&mut self, live: &Live) {
+        self.checks.drain(..).for_each(|check| check.abort());
+        let check = |upstream: &Arc<SharedUpstream>| {
+            let checking = health::check(Arc::clone(upstream), Arc::clone(&live.config));
+            Handle::current().spawn(checking).abort_handle()
         };
-        self.probes = live.upstreams.iter().map(probe).collect();
+        self.checks = live.upstreams.iter().map(check).collect();
     }
 
     /// Opens the access log's file anew, as after a rotation.

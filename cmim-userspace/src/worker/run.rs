@@ -85,7 +85,7 @@ pub fn run(config: Config, source: Option<Source>) -> Result<(), RunError> {
     }
     let admission = Admission::new(&prepared.config.limits, descriptors);
     prepared.live(source, predecessor, &admission, &runtime, signals)?;
-    // Probes and answers under way end here; the sockets and pins went with their owners.
+    // Checks and answers under way end here; the sockets and pins went with their owners.
     runtime.shutdown_background();
     Ok(())
 }
@@ -280,7 +280,7 @@ impl Attendance {
                 }
             });
         }
-        self.device.changer.lock().probe(&self.device.live());
+        self.device.changer.lock().check(&self.device.live());
         if let Some(events) = self.device.kernel.lock().take_events() {
             tokio::spawn(async move {
                 if let Err(error) = events.forward().await {
