@@ -99,6 +99,13 @@ pub fn batch(side: &mut ServerSide, count: usize) -> Option<Vec<Request>> {
     Some(requests)
 }
 
+/// Answers a [`batch`] all at once when the gate opens. `false`: there was none.
+pub fn answer_batch(side: &mut ServerSide, count: usize, gate: &Gate) -> bool {
+    let Some(requests) = batch(side, count) else { return false };
+    gate.wait();
+    side.send(requests.iter().flat_map(own).collect::<Vec<u8>>())
+}
+
 /// How often each target came to the server.
 pub fn times_asked(server: &ScriptedServer) -> HashMap<String, usize> {
     let mut times = HashMap::new();

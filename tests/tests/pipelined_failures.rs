@@ -8,8 +8,8 @@ use cmim_tests::client::request;
 use cmim_tests::deadline::PATIENCE;
 use cmim_tests::origin::faulty::{chunked, with_length};
 use cmim_tests::pipelined::{
-    Gate, PIPELINED, answers, assert_each_its_own, assert_its_own_from, batch, bytes, clients, device, gets, own,
-    times_asked,
+    Gate, PIPELINED, answer_batch, answers, assert_each_its_own, assert_its_own_from, batch, bytes, clients, device,
+    gets, own, times_asked,
 };
 use cmim_tests::{Client, ScriptedServer, Setup};
 
@@ -84,10 +84,9 @@ fn a_client_that_leaves_takes_nobody_elses_reply_with_it() {
         let gate = Gate::default();
         let closed = gate.clone();
         let server = ScriptedServer::start(move |side| {
-            let Some(requests) = batch(side, CLIENTS) else { return };
-            closed.wait();
-            side.send(requests.iter().flat_map(own).collect::<Vec<u8>>());
-            answers(side);
+            if answer_batch(side, CLIENTS, &closed) {
+                answers(side);
+            }
         });
         let device = device(&server, "");
         let mut clients = clients(&device, CLIENTS);
@@ -108,10 +107,9 @@ fn a_slow_reply_holds_up_nobody_for_long_and_is_asked_for_once() {
     let gate = Gate::default();
     let closed = gate.clone();
     let server = ScriptedServer::start(move |side| {
-        let Some(requests) = batch(side, CLIENTS) else { return };
-        closed.wait();
-        side.send(requests.iter().flat_map(own).collect::<Vec<u8>>());
-        side.wait_closed();
+        if answer_batch(side, CLIENTS, &closed) {
+            side.wait_closed();
+        }
     });
     let device = device(&server, "");
     let mut clients = clients(&device, CLIENTS);
