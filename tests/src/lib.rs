@@ -3,6 +3,7 @@
 //! The binary is the one that `CMIM_BIN` names, else the newest of `target/release/cmim` and `target/test-device/cmim`.
 //! Nothing here links the device: a test sees what an operator, a client or a server sees.
 
+pub mod attack;
 pub mod bpftool;
 pub mod client;
 pub mod deadline;

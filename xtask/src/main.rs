@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod attack;
 mod build;
 mod command;
 mod deb;
@@ -42,6 +43,8 @@ enum Task {
     Demo(demo::Options),
     /// Run everything that checks: format, clippy, architecture, unit tests, device tests
     Test(test::Options),
+    /// Attack the device in earnest: what the suite does in seconds, at full scale
+    Attack(attack::Options),
     /// Measure the device beside HAProxy and nginx
     Bench(measure::Options),
     /// Check format, clippy and architecture; or count instructions
@@ -75,6 +78,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Run(options) => return run::run(&project, &options),
         Task::Demo(options) => return demo::run(&project, &options),
         Task::Test(options) => return test::run(&project, &options),
+        Task::Attack(options) => return attack::run(&project, &options),
         Task::Bench(options) => return measure::run(&project, &options),
         Task::Lint(options) => return lint::run(&project, &options),
     }

@@ -12,15 +12,15 @@ use crate::progress::{note, seconds};
 use crate::project::{Project, cargo};
 use crate::{lint, setup};
 
-mod report;
+pub(crate) mod report;
 
 use report::{Report, Totals};
 
 /// Optimised, but linked in seconds rather than minutes.
-const DEVICE_PROFILE: &str = "test-device";
-const DEVICE_TESTS: &str = "cmim-tests";
+pub(crate) const DEVICE_PROFILE: &str = "test-device";
+pub(crate) const DEVICE_TESTS: &str = "cmim-tests";
 /// Tells the tests of the whole device which binary to run.
-const DEVICE_BINARY: &str = "CMIM_BIN";
+pub(crate) const DEVICE_BINARY: &str = "CMIM_BIN";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {

@@ -13,6 +13,8 @@ use crate::command::{listen, tail};
 use crate::progress::{Step, note};
 
 const SKIPPED: &str = "SKIPPED:";
+/// Begins the line of a figure that a test measured.
+const MEASURED: &str = "MEASURED:";
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Totals {
@@ -21,6 +23,8 @@ pub(crate) struct Totals {
     ignored: usize,
     /// What each skipped test wrote.
     skipped: Vec<String>,
+    /// What each test measured.
+    measured: Vec<String>,
 }
 
 impl Totals {
@@ -38,6 +42,7 @@ impl Totals {
         self.failed += other.failed;
         self.ignored += other.ignored;
         self.skipped.extend(other.skipped);
+        self.measured.extend(other.measured);
     }
 
     pub(crate) fn good(&self) -> bool {
@@ -47,6 +52,13 @@ impl Totals {
     pub(crate) fn show_skipped(&self) {
         for line in &self.skipped {
             note("test", line);
+        }
+    }
+
+    /// Shows the figures that the tests told.
+    pub(crate) fn show_measured(&self) {
+        for line in &self.measured {
+            note("figure", line);
         }
     }
 
@@ -176,6 +188,9 @@ impl Target {
         // Written past libtest's capture, so it may come behind the start of libtest's own line.
         if let Some((_, skipped)) = line.split_once(SKIPPED) {
             self.totals.skipped.push(format!("{SKIPPED}{skipped}"));
+        }
+        if let Some((_, measured)) = line.split_once(MEASURED) {
+            self.totals.measured.push(measured.trim().to_owned());
         }
         if !self.failures.is_empty() || line == "failures:" {
             self.failures.push(line.to_owned());
