@@ -33,7 +33,7 @@ macro_rules! counters {
 
 counters! {
     /// Packets that the guard saw. Each is also in exactly one of `passed`, `dropped_denied`, `dropped_flags`,
-    /// `dropped_rate` and `cookies_sent`.
+    /// `dropped_rate`, `dropped_wrapped` and `cookies_sent`.
     packets,
     /// Their bytes, link headers included.
     bytes,
@@ -45,6 +45,8 @@ counters! {
     dropped_flags,
     /// Dropped: a SYN over its source's or its listener's rate.
     dropped_rate,
+    /// Dropped: to this host, and wrapped so that its source or its TCP header cannot be read.
+    dropped_wrapped,
     /// Answered by the guard itself: a SYN over its listener's rate, with a SYN cookie.
     cookies_sent,
     /// Cookies that came back in an ACK, and so began a connection. Counted in `passed` as well.

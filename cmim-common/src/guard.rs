@@ -1,6 +1,7 @@
 //! The guard's judgement of one packet, and which counter it belongs to.
 //!
-//! Pure. The XDP program parses a packet, looks its source up, and asks here. What the guard does not know passes.
+//! Pure. The XDP program parses a packet, looks its source up, and asks here. What is
+//! none of its business passes; what it cannot read and the kernel might deliver does not.
 
 use crate::counters::Counters;
 
@@ -10,7 +11,7 @@ pub enum Outcome {
     Pass,
     /// Neither IPv4 nor IPv6.
     PassNotIp,
-    /// Cut short within its headers.
+    /// Cut short within its headers. The kernel drops it for that.
     PassTruncated,
     /// The source is in a deny list.
     DropDenied,
@@ -18,6 +19,8 @@ pub enum Outcome {
     DropFlags,
     /// A SYN to a listener, over its source's or the listener's rate.
     DropRate,
+    /// To this host, and wrapped so that its source or its TCP header cannot be read.
+    DropWrapped,
     /// A SYN to a listener, over the listener's rate, that became its own reply.
     AnswerCookie,
 }
@@ -43,6 +46,7 @@ pub const fn judge(counters: &mut Counters, outcome: Outcome, length: u64) -> Ve
         Outcome::DropDenied => (Verdict::Drop, Some(&mut counters.dropped_denied)),
         Outcome::DropFlags => (Verdict::Drop, Some(&mut counters.dropped_flags)),
         Outcome::DropRate => (Verdict::Drop, Some(&mut counters.dropped_rate)),
+        Outcome::DropWrapped => (Verdict::Drop, Some(&mut counters.dropped_wrapped)),
         Outcome::AnswerCookie => (Verdict::Answer, Some(&mut counters.cookies_sent)),
     };
     if let Some(counter) = counter {
@@ -68,16 +72,18 @@ mod tests {
         assert_eq!(judge(&mut counters, Outcome::DropDenied, 100), Verdict::Drop);
         assert_eq!(judge(&mut counters, Outcome::DropFlags, 60), Verdict::Drop);
         assert_eq!(judge(&mut counters, Outcome::DropRate, 60), Verdict::Drop);
+        assert_eq!(judge(&mut counters, Outcome::DropWrapped, 60), Verdict::Drop);
         assert_eq!(judge(&mut counters, Outcome::AnswerCookie, 60), Verdict::Answer);
         assert_eq!(
             counters,
             Counters {
-                packets: 7,
-                bytes: 397,
+                packets: 8,
+                bytes: 457,
                 passed: 3,
                 dropped_denied: 1,
                 dropped_flags: 1,
                 dropped_rate: 1,
+                dropped_wrapped: 1,
                 cookies_sent: 1,
                 not_ip: 1,
                 truncated: 1,

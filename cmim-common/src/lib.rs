@@ -34,4 +34,4 @@ mod user;
 
 /// Changes whenever the layout of a map or the meaning of a field does. A daemon that takes over what another one left
 /// in the kernel must find its own number there.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

@@ -1,23 +1,40 @@
-//! What the guard reads of a packet: Ethernet, up to two VLAN tags, IPv4 or IPv6, the first bytes of TCP.
+//! What the guard reads of a packet: Ethernet, VLAN tags, IPv4 or IPv6, the first bytes of TCP.
 //!
 //! Pure, and generic over where the bytes are: a slice in tests, checked packet memory in XDP. It judges nothing; see
-//! [`crate::guard`].
+//! [`crate::guard`]. It reads all that Linux would walk through on the way to a listener. What it cannot follow to the
+//! TCP header is [`Payload::Unread`], never "something else".
+
+mod chain;
+mod link;
+mod options;
 
 /// Bytes that can be read at an offset, or not.
 pub trait Packet {
     /// `N` bytes from `offset` on; `None` if the packet ends before their end.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The same offset, which is at most [`FURTHEST`] and a few thousand more. In XDP the verifier forgets here how it
+    /// was reached. Otherwise it would look at all that follows once for each number of headers in front of it.
+    #[inline(always)]
+    fn settle(&self, offset: usize) -> usize {
+        offset
+    }
 }
+
+/// The verifier bounds packet offsets by 16 bits (`MAX_PACKET_OFF`). A header that begins further in is not read.
+pub const FURTHEST: usize = 0x7fff;
 
 /// What a packet turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     V4(Header<4>),
     V6(Header<16>),
-    /// ARP and everything else that is neither, also behind more VLAN tags than are looked through.
+    /// ARP and everything else that is neither.
     NotIp,
-    /// It ends, or contradicts itself, before its addresses were read.
+    /// It ends, or contradicts itself, before its addresses were read. The kernel drops it for that.
     Truncated,
+    /// Behind more VLAN tags than are looked through. The kernel may find an IP packet there.
+    Unread,
 }
 
 /// An IP packet with addresses of `N` bytes.
@@ -37,12 +54,16 @@ pub struct Header<const N: usize> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
     Tcp,
-    /// Another protocol, or one behind more IPv6 extension headers than are looked through.
+    /// Another protocol.
     Other,
-    /// A later fragment: its first bytes are no header.
+    /// A later fragment: its first bytes are no header. Its first fragment was judged or dropped, and the kernel drops
+    /// fragments that overlap.
     Fragment,
-    /// It ends before the bytes of interest.
+    /// It ends before the bytes of interest. The kernel drops it for that.
     Truncated,
+    /// The kernel may deliver it as TCP, to this address or another one, but the TCP header cannot be read here: it
+    /// begins in a later fragment, behind more headers than are walked, or after a hop that the packet itself names.
+    Unread,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,52 +119,23 @@ impl<const N: usize> Header<N> {
     }
 }
 
-const ETHERNET: usize = 14;
-const ETHERTYPE_AT: usize = 12;
-const VLAN_TAG: usize = 4;
-/// 802.1ad allows two; what carries more is no traffic for a web server.
-const MAX_VLAN_TAGS: usize = 2;
-
 const ETHERTYPE_V4: u16 = 0x0800;
 const ETHERTYPE_V6: u16 = 0x86dd;
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 
 pub const V4_HEADER: usize = 20;
 pub const V6_HEADER: usize = 40;
-/// RFC 8200 recommends each extension header at most once; a longer chain is read as "not TCP" and passes.
-const MAX_EXTENSIONS: usize = 6;
-
 pub const PROTOCOL_TCP: u8 = 6;
-const EXTENSION_HOP_BY_HOP: u8 = 0;
-const EXTENSION_ROUTING: u8 = 43;
-const EXTENSION_FRAGMENT: u8 = 44;
-const EXTENSION_AUTHENTICATION: u8 = 51;
-const EXTENSION_DESTINATION: u8 = 60;
 
 /// Reads as much of a packet as the guard needs.
 #[inline(always)]
 #[must_use]
 pub fn parse<P: Packet + ?Sized>(packet: &P) -> Seen {
-    let Some(ethertype) = packet.read::<2>(ETHERTYPE_AT) else {
-        return Seen::Truncated;
-    };
-    let mut ethertype = u16::from_be_bytes(ethertype);
-    let mut at = ETHERNET;
-    for _ in 0..MAX_VLAN_TAGS {
-        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_SERVICE_VLAN {
-            break;
-        }
-        let Some([_, _, high, low]) = packet.read::<VLAN_TAG>(at) else {
-            return Seen::Truncated;
-        };
-        ethertype = u16::from_be_bytes([high, low]);
-        at += VLAN_TAG;
-    }
-    match ethertype {
-        ETHERTYPE_V4 => parse_v4(packet, at),
-        ETHERTYPE_V6 => parse_v6(packet, at),
-        _ => Seen::NotIp,
+    match link::network(packet) {
+        link::Network::Begins { ethertype: ETHERTYPE_V4, at } => parse_v4(packet, at),
+        link::Network::Begins { ethertype: ETHERTYPE_V6, at } => parse_v6(packet, at),
+        link::Network::Begins { .. } => Seen::NotIp,
+        link::Network::Truncated => Seen::Truncated,
+        link::Network::TooManyTags => Seen::Unread,
     }
 }
 
@@ -153,26 +145,43 @@ fn parse_v4<P: Packet + ?Sized>(packet: &P, at: usize) -> Seen {
     let Some(header) = packet.read::<V4_HEADER>(at) else {
         return Seen::Truncated;
     };
-    let [first, _, _, _, _, _, fragment_high, fragment_low, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = header;
+    let [first, _, l0, l1, _, _, fragment_high, fragment_low, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] =
+        header;
     let header_length = usize::from(first & 0x0f) * 4;
     if first >> 4 != 4 || header_length < V4_HEADER {
         return Seen::Truncated;
     }
-    let fragment_offset = u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff;
-    let (payload, tcp) = if fragment_offset != 0 {
-        (Payload::Fragment, NO_TCP)
-    } else if protocol == PROTOCOL_TCP {
-        parse_tcp(packet, at + header_length)
-    } else {
-        (Payload::Other, NO_TCP)
+    let (source, destination) = ([s0, s1, s2, s3], [d0, d1, d2, d3]);
+    let fragment = u16::from_be_bytes([fragment_high, fragment_low]);
+    let offset = fragment & 0x1fff;
+    if offset != 0 {
+        // RFC 1858, 3: the second eight bytes of a TCP header are its flags' place. No first fragment that passes is so
+        // short that these would follow it.
+        let payload = if offset == 1 && protocol == PROTOCOL_TCP { Payload::Unread } else { Payload::Fragment };
+        return Seen::V4(Header { at, source, destination, payload, tcp: NO_TCP });
+    }
+    let whole = usize::from(u16::from_be_bytes([l0, l1]));
+    let bounds = Bounds {
+        // Behind it comes padding, which is nobody's. 0: the kernel goes by the frame's length, if by any (`iph_totlen`).
+        end: if whole == 0 { UNBOUNDED } else { at + whole },
+        has_later_fragments: fragment & 0x2000 != 0,
     };
-    Seen::V4(Header { at, source: [s0, s1, s2, s3], destination: [d0, d1, d2, d3], payload, tcp })
+    let begins = at + header_length;
+    let (payload, tcp) = if chain::is_walked_v4(protocol)
+        && header_length > V4_HEADER
+        && options::is_source_routed(packet, at + V4_HEADER, begins)
+    {
+        (Payload::Unread, NO_TCP)
+    } else {
+        chain::walk_v4(packet, begins, protocol, bounds)
+    };
+    Seen::V4(Header { at, source, destination, payload, tcp })
 }
 
 /// RFC 8200, 3.
 #[inline(always)]
 fn parse_v6<P: Packet + ?Sized>(packet: &P, at: usize) -> Seen {
-    let Some([first, _, _, _, _, _, next, _]) = packet.read::<8>(at) else {
+    let Some([first, _, _, _, l0, l1, next, _]) = packet.read::<8>(at) else {
         return Seen::Truncated;
     };
     if first >> 4 != 6 {
@@ -181,47 +190,46 @@ fn parse_v6<P: Packet + ?Sized>(packet: &P, at: usize) -> Seen {
     let (Some(source), Some(destination)) = (packet.read::<16>(at + 8), packet.read::<16>(at + 24)) else {
         return Seen::Truncated;
     };
-    let (payload, tcp) = parse_extensions(packet, at + V6_HEADER, next);
+    let length = usize::from(u16::from_be_bytes([l0, l1]));
+    // RFC 2675: 0 with hop-by-hop options may be a jumbogram. The kernel then goes by the frame's length (`ip6_rcv_core`).
+    let is_open = length == 0 && next == chain::HOP_BY_HOP;
+    let bounds = Bounds { end: if is_open { UNBOUNDED } else { at + V6_HEADER + length }, has_later_fragments: false };
+    let (payload, tcp) = chain::walk_v6(packet, at + V6_HEADER, next, bounds);
     Seen::V6(Header { at, source, destination, payload, tcp })
 }
 
-/// RFC 8200, 4, and RFC 4302, 2.2 for the authentication header's length in words.
-#[inline(always)]
-fn parse_extensions<P: Packet + ?Sized>(packet: &P, at: usize, next: u8) -> (Payload, Tcp) {
-    let mut at = at;
-    let mut next = next;
-    for _ in 0..MAX_EXTENSIONS {
-        match next {
-            PROTOCOL_TCP => return parse_tcp(packet, at),
-            EXTENSION_HOP_BY_HOP
-            | EXTENSION_ROUTING
-            | EXTENSION_DESTINATION
-            | EXTENSION_AUTHENTICATION
-            | EXTENSION_FRAGMENT => {}
-            _ => return (Payload::Other, NO_TCP),
-        }
-        let Some([following, length, offset_high, offset_low]) = packet.read::<4>(at) else {
-            return (Payload::Truncated, NO_TCP);
-        };
-        if next == EXTENSION_FRAGMENT && u16::from_be_bytes([offset_high, offset_low]) & 0xfff8 != 0 {
-            return (Payload::Fragment, NO_TCP);
-        }
-        at += match next {
-            EXTENSION_FRAGMENT => 8,
-            EXTENSION_AUTHENTICATION => (usize::from(length) + 2) * 4,
-            _ => (usize::from(length) + 1) * 8,
-        };
-        next = following;
+/// Within what a packet's headers are looked for.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Where the IP packet ends, which may be before the frame does.
+    end: usize,
+    /// What is missing at the end may come with another packet.
+    has_later_fragments: bool,
+}
+
+/// Further in than any packet reaches.
+const UNBOUNDED: usize = 0x000f_ffff;
+
+impl Bounds {
+    /// `N` bytes of the IP packet.
+    #[inline(always)]
+    fn read<const N: usize, P: Packet + ?Sized>(self, packet: &P, at: usize) -> Option<[u8; N]> {
+        if at + N > self.end { None } else { packet.read::<N>(at) }
     }
-    (Payload::Other, NO_TCP)
+
+    /// What a packet is whose headers are not there to their end, from `at` on.
+    #[inline(always)]
+    const fn cut(self, at: usize) -> Payload {
+        if self.has_later_fragments || at > FURTHEST { Payload::Unread } else { Payload::Truncated }
+    }
 }
 
 /// RFC 9293, 3.1: up to the flags.
 #[inline(always)]
-fn parse_tcp<P: Packet + ?Sized>(packet: &P, at: usize) -> (Payload, Tcp) {
-    match (packet.read::<2>(at + 2), packet.read::<1>(at + 13)) {
-        (Some(destination_port), Some([flags])) => (Payload::Tcp, Tcp { at, destination_port, flags }),
-        _ => (Payload::Truncated, NO_TCP),
+fn parse_tcp<P: Packet + ?Sized>(packet: &P, at: usize, bounds: Bounds) -> (Payload, Tcp) {
+    match (bounds.read::<2, P>(packet, at + 2), bounds.read::<2, P>(packet, at + 12)) {
+        (Some(destination_port), Some([_, flags])) => (Payload::Tcp, Tcp { at, destination_port, flags }),
+        _ => (bounds.cut(at), NO_TCP),
     }
 }
 

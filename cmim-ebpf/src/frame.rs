@@ -1,7 +1,9 @@
 //! A packet's memory in XDP.
 
+use core::arch::asm;
+
 use aya_ebpf::programs::XdpContext;
-use cmim_common::packet::Packet;
+use cmim_common::packet::{FURTHEST, Packet};
 
 /// XDP gives a packet's start and its end; the verifier follows every access back to a check against the end. A frame is
 /// void once a helper has moved either.
@@ -9,9 +11,6 @@ pub(crate) struct Frame {
     start: usize,
     end: usize,
 }
-
-/// The verifier bounds packet offsets by 16 bits (`MAX_PACKET_OFF`); no header that the guard reads is this far in.
-const FURTHEST: usize = 0x7fff;
 
 impl Frame {
     #[inline(always)]
@@ -57,5 +56,15 @@ impl Packet for Frame {
         let at = self.at::<N>(offset)?;
         // SAFETY: the N bytes at `at` lie between the packet's start and its end, and bytes need no alignment.
         Some(unsafe { *(at as *const [u8; N]) })
+    }
+
+    /// The difference of two packet pointers is any number to the verifier, which the mask bounds again.
+    #[inline(always)]
+    fn settle(&self, offset: usize) -> usize {
+        let mut pointer = self.start + offset;
+        // An instruction, and not a comment as for less: two lines of source at one instruction are no valid BTF.
+        // SAFETY: moves a register to itself; the compiler has to forget what it knows of it.
+        unsafe { asm!("{0} = {0}", inout(reg) pointer, options(nomem, nostack, preserves_flags)) };
+        (pointer - self.start) & 0xffff
     }
 }

@@ -59,7 +59,7 @@ fn cmim_guard(context: XdpContext) -> u32 {
             }
         }
         Seen::V6(header) => {
-            if CMIM_DENY_V6.get(&Key::new(128, header.source)).is_some() {
+            if is_denied_v6(header.source) {
                 Outcome::DropDenied
             } else {
                 outcome(&context, counters, &header, Family::V6, source_v6(header.source), header.destination)
@@ -67,12 +67,24 @@ fn cmim_guard(context: XdpContext) -> u32 {
         }
         Seen::NotIp => Outcome::PassNotIp,
         Seen::Truncated => Outcome::PassTruncated,
+        Seen::Unread => Outcome::DropWrapped,
     };
     match judge(counters, outcome, length) {
         Verdict::Pass => XDP_PASS,
         Verdict::Drop => XDP_DROP,
         Verdict::Answer => XDP_TX,
     }
+}
+
+/// Whether a source is in the list of IPv6, or of IPv4 where it is an IPv4 address in IPv6's form: no such address belongs
+/// on a wire (RFC 4291, 2.5.5.2), but kernels before 5.5 take it.
+#[inline(always)]
+fn is_denied_v6(source: [u8; 16]) -> bool {
+    if CMIM_DENY_V6.get(&Key::new(128, source)).is_some() {
+        return true;
+    }
+    let [prefix @ .., a, b, c, d] = source;
+    prefix == MAPPED_PREFIX && CMIM_DENY_V4.get(&Key::new(32, [a, b, c, d])).is_some()
 }
 
 /// What an IP packet from a source that is not denied deserves.
@@ -96,6 +108,8 @@ fn outcome<const N: usize>(
         }
         Payload::Other | Payload::Fragment => Outcome::Pass,
         Payload::Truncated => Outcome::PassTruncated,
+        Payload::Unread if is_transit(context, header.at, family) => Outcome::Pass,
+        Payload::Unread => Outcome::DropWrapped,
     }
 }
 

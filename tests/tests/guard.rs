@@ -87,7 +87,7 @@ fn guard_shows_interfaces_limits_and_what_was_counted() {
     assert!(figure("/counters/dropped_rate") >= 1, "{after}");
     assert!(figure("/listeners/0/syns_passed") >= connected, "{after}");
     assert_eq!(figure("/listeners/0/dropped_rate"), figure("/counters/dropped_rate"), "{after}");
-    let counted = ["passed", "dropped_denied", "dropped_flags", "dropped_rate", "cookies_sent"];
+    let counted = ["passed", "dropped_denied", "dropped_flags", "dropped_rate", "dropped_wrapped", "cookies_sent"];
     let sum: u64 = counted.iter().map(|name| figure(&format!("/counters/{name}"))).sum();
     assert_eq!(figure("/counters/packets"), sum, "{after}");
     let shown = bench.device.cmim(&["guard"]);

@@ -1,5 +1,7 @@
 //! Packets built by hand, whole and cut at every byte.
 
+use super::chain::MAX_EXTENSIONS;
+use super::link::MAX_VLAN_TAGS;
 use super::{FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, Header, NO_TCP, Packet, Payload, Seen, Tcp, V4_HEADER, parse};
 use std::vec::Vec;
 
@@ -63,18 +65,26 @@ fn last_syn(packet: &[u8]) -> (Payload, Tcp) {
     syn(packet.len() - TCP_HEADER)
 }
 
+/// Link header, IP header and the rest, with the IP header's length filled in.
 fn joined(parts: &[&[u8]]) -> Vec<u8> {
-    parts.concat()
+    let (mut packet, at) = (parts.concat(), parts[0].len());
+    let length = u16::try_from(packet.len() - at).expect("a small packet");
+    match packet.get(at).map(|first| first >> 4) {
+        Some(4) => packet[at + 2..at + 4].copy_from_slice(&length.to_be_bytes()),
+        Some(6) => packet[at + 4..at + 6].copy_from_slice(&(length - 40).to_be_bytes()),
+        _ => {}
+    }
+    packet
 }
 
 #[test]
-fn a_syn_is_found_behind_no_one_and_two_vlan_tags_but_not_behind_three() {
-    for tags in [&[][..], &[0x8100], &[0x88a8, 0x8100]] {
+fn a_syn_is_found_behind_as_many_vlan_tags_as_a_frame_has_room_for() {
+    for tags in [&[][..], &[0x8100], &[0x88a8, 0x8100], &[0x8100; 3], &[0x88a8; 17], &[0x8100; MAX_VLAN_TAGS]] {
         let packet = joined(&[&ethernet(tags, 0x0800), &v4(0, [0, 0], 6), &tcp(FLAG_SYN)]);
-        assert_eq!(parse(packet.as_slice()), seen_v4(IP + 4 * tags.len(), last_syn(&packet)), "{tags:x?}");
+        assert_eq!(parse(packet.as_slice()), seen_v4(IP + 4 * tags.len(), last_syn(&packet)), "{} tags", tags.len());
     }
-    let packet = joined(&[&ethernet(&[0x8100; 3], 0x0800), &v4(0, [0, 0], 6), &tcp(FLAG_SYN)]);
-    assert_eq!(parse(packet.as_slice()), Seen::NotIp);
+    let more = joined(&[&ethernet(&[0x8100; MAX_VLAN_TAGS + 1], 0x0800), &v4(0, [0, 0], 6), &tcp(FLAG_SYN)]);
+    assert_eq!(parse(more.as_slice()), Seen::Unread);
 }
 
 #[test]
@@ -87,7 +97,7 @@ fn v4_options_move_the_tcp_header() {
 fn a_later_fragment_has_no_segment_and_a_first_one_has() {
     let first = joined(&[&ethernet(&[], 0x0800), &v4(0, [0x20, 0], 6), &tcp(FLAG_SYN)]);
     assert_eq!(parse(first.as_slice()), seen_v4(IP, last_syn(&first)));
-    let later = joined(&[&ethernet(&[], 0x0800), &v4(0, [0x00, 0x01], 6), &tcp(FLAG_SYN)]);
+    let later = joined(&[&ethernet(&[], 0x0800), &v4(0, [0x00, 0x02], 6), &tcp(FLAG_SYN)]);
     assert_eq!(parse(later.as_slice()), seen_v4(IP, (Payload::Fragment, NO_TCP)));
     let later_v6 = joined(&[&ethernet(&[], 0x86dd), &v6(44), &[6, 0, 0, 0x08, 0, 0, 0, 1], &tcp(FLAG_SYN)]);
     assert_eq!(parse(later_v6.as_slice()), seen_v6((Payload::Fragment, NO_TCP)));
@@ -107,10 +117,93 @@ fn a_v6_syn_is_found_behind_extension_headers() {
 }
 
 #[test]
-fn a_chain_of_extension_headers_without_end_is_not_tcp() {
-    let hop: &[u8] = &[0, 0, 0, 0, 0, 0, 0, 0];
-    let packet = joined(&[&ethernet(&[], 0x86dd), &v6(0), &hop.repeat(100)]);
-    assert_eq!(parse(packet.as_slice()), seen_v6((Payload::Other, NO_TCP)));
+fn a_chain_of_extension_headers_is_walked_as_far_as_a_frame_has_room_and_unread_beyond() {
+    let behind = |count: usize| {
+        let options: &[u8] = &[60, 0, 1, 4, 0, 0, 0, 0];
+        let last: &[u8] = &[6, 0, 1, 4, 0, 0, 0, 0];
+        joined(&[&ethernet(&[], 0x86dd), &v6(60), &options.repeat(count - 1), last, &tcp(FLAG_SYN)])
+    };
+    for count in [1, 7, 100, MAX_EXTENSIONS] {
+        let packet = behind(count);
+        assert_eq!(parse(packet.as_slice()), seen_v6(last_syn(&packet)), "{count} headers");
+    }
+    let packet = behind(MAX_EXTENSIONS + 1);
+    assert_eq!(parse(packet.as_slice()), seen_v6((Payload::Unread, NO_TCP)));
+}
+
+#[test]
+fn a_tcp_header_that_goes_on_in_a_later_fragment_is_unread() {
+    let whole = tcp(FLAG_SYN);
+    for length in 0..whole.len() {
+        // Behind the IP packet comes what the flags are not: padding, as far as the kernel is concerned.
+        let padding = [FLAG_ACK; 20];
+        let packet = joined(&[&ethernet(&[], 0x0800), &v4(0, [0x20, 0], 6), &whole[..length]]);
+        let packet = [packet.as_slice(), &padding].concat();
+        let expected = if length < 14 { (Payload::Unread, NO_TCP) } else { syn(IP + V4_HEADER) };
+        assert_eq!(parse(packet.as_slice()), seen_v4(IP, expected), "{length} bytes");
+
+        let more: &[u8] = &[6, 0, 0, 1, 0, 0, 0, 1];
+        let packet = joined(&[&ethernet(&[], 0x86dd), &v6(44), more, &whole[..length]]);
+        let packet = [packet.as_slice(), &padding].concat();
+        let expected = if length < 14 { (Payload::Unread, NO_TCP) } else { syn(IP + 48) };
+        assert_eq!(parse(packet.as_slice()), seen_v6(expected), "{length} bytes");
+    }
+    // The same without the promise of more: the kernel refuses it.
+    let alone = joined(&[&ethernet(&[], 0x0800), &v4(0, [0, 0], 6), &whole[..8]]);
+    assert_eq!(parse([alone, [0; 20].to_vec()].concat().as_slice()), seen_v4(IP, (Payload::Truncated, NO_TCP)));
+    let flags = joined(&[&ethernet(&[], 0x0800), &v4(0, [0, 1], 6), &whole[8..]]);
+    assert_eq!(parse(flags.as_slice()), seen_v4(IP, (Payload::Unread, NO_TCP)));
+}
+
+#[test]
+fn extension_headers_that_go_on_in_a_later_fragment_are_unread() {
+    let more: &[u8] = &[60, 0, 0, 1, 0, 0, 0, 1];
+    let options: &[u8] = &[6, 4, 1, 36, 0, 0, 0, 0];
+    let cut = joined(&[&ethernet(&[], 0x86dd), &v6(44), more, options]);
+    assert_eq!(parse(cut.as_slice()), seen_v6((Payload::Unread, NO_TCP)));
+    let unfragmented = joined(&[&ethernet(&[], 0x86dd), &v6(60), options]);
+    assert_eq!(parse(unfragmented.as_slice()), seen_v6((Payload::Truncated, NO_TCP)));
+}
+
+#[test]
+fn a_packet_that_names_its_next_hop_is_unread() {
+    let routed = |kind, left| {
+        let routing: &[u8] = &[6, 0, kind, left, 0, 0, 0, 0];
+        parse(joined(&[&ethernet(&[], 0x86dd), &v6(43), routing, &tcp(FLAG_SYN)]).as_slice())
+    };
+    for (kind, left, unread) in [(0, 0, false), (2, 0, false), (0, 1, true), (4, 0, true), (4, 1, true)] {
+        let expected = if unread { (Payload::Unread, NO_TCP) } else { syn(IP + 48) };
+        assert_eq!(routed(kind, left), seen_v6(expected), "type {kind}, {left} left");
+    }
+    let with_options = |options: [u8; 8]| {
+        let mut header = v4(2, [0, 0], 6);
+        header[20..].copy_from_slice(&options);
+        parse(joined(&[&ethernet(&[], 0x0800), &header, &tcp(FLAG_SYN)]).as_slice())
+    };
+    for options in [[131, 7, 4, 10, 0, 0, 1, 0], [1, 137, 7, 4, 10, 0, 0, 1]] {
+        assert_eq!(with_options(options), seen_v4(IP, (Payload::Unread, NO_TCP)), "{options:?}");
+    }
+    // The byte within another option, behind the end of the list, and an option that is none.
+    for options in [[68, 8, 5, 0, 131, 137, 131, 137], [0, 131, 7, 4, 10, 0, 0, 1], [7, 1, 131, 7, 4, 10, 0, 1]] {
+        assert_eq!(with_options(options), seen_v4(IP, syn(IP + 28)), "{options:?}");
+    }
+}
+
+#[test]
+fn an_authentication_header_of_ipv4_is_walked() {
+    let authentication: &[u8] = &[6, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9];
+    let packet = joined(&[&ethernet(&[], 0x0800), &v4(0, [0, 0], 51), authentication, &tcp(FLAG_SYN)]);
+    assert_eq!(parse(packet.as_slice()), seen_v4(IP, last_syn(&packet)));
+}
+
+#[test]
+fn a_packet_without_a_length_is_read_to_the_frames_end() {
+    let mut jumbo = joined(&[&ethernet(&[], 0x86dd), &v6(0), &[6, 0, 1, 4, 0, 0, 0, 0], &tcp(FLAG_SYN)]);
+    jumbo[18..20].copy_from_slice(&[0, 0]);
+    assert_eq!(parse(jumbo.as_slice()), seen_v6(last_syn(&jumbo)));
+    let mut offloaded = joined(&[&ethernet(&[], 0x0800), &v4(0, [0, 0], 6), &tcp(FLAG_SYN)]);
+    offloaded[16..18].copy_from_slice(&[0, 0]);
+    assert_eq!(parse(offloaded.as_slice()), seen_v4(IP, last_syn(&offloaded)));
 }
 
 #[test]

@@ -117,12 +117,18 @@ type Figure = fn(&GuardCounters) -> u64;
 
 /// One row a reason; rates where there was an earlier look.
 fn reasons(counters: &GuardCounters, earlier: Option<&Earlier>, look: Look) -> String {
-    let of: [(&str, Figure, &str, Paint); 10] = [
+    let of: [(&str, Figure, &str, Paint); 11] = [
         ("packets", |counters| counters.packets, "", Paint::Plain),
         ("passed", |counters| counters.passed, "", Paint::Plain),
         ("denied", |counters| counters.dropped_denied, "dropped: the source is in the deny list", Paint::Warning),
         ("flags", |counters| counters.dropped_flags, "dropped: TCP flags that no connection sends", Paint::Warning),
         ("rate", |counters| counters.dropped_rate, "dropped: SYNs over a limit", Paint::Warning),
+        (
+            "wrapped",
+            |counters| counters.dropped_wrapped,
+            "dropped: source or TCP header cannot be read",
+            Paint::Warning,
+        ),
         ("cookies", |counters| counters.cookies_sent, "SYNs over a limit answered with a cookie", Paint::Warning),
         (
             "returned",
@@ -246,6 +252,7 @@ passed         400           -
 denied           0           -  dropped: the source is in the deny list
 flags            0           -  dropped: TCP flags that no connection sends
 rate           100           -  dropped: SYNs over a limit
+wrapped          0           -  dropped: source or TCP header cannot be read
 cookies      1,000           -  SYNs over a limit answered with a cookie
 returned         3           -  cookies that came back and began a connection
 syn          1,450           -  SYNs to any address

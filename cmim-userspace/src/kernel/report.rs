@@ -72,6 +72,7 @@ pub(super) fn guard(loaded: &Loaded, rates: Rates) -> Result<message::Guard, Ker
         dropped_denied: counted.dropped_denied,
         dropped_flags: counted.dropped_flags,
         dropped_rate: counted.dropped_rate,
+        dropped_wrapped: counted.dropped_wrapped,
         cookies_sent: counted.cookies_sent,
         cookies_returned: counted.cookies_returned,
         not_ip: counted.not_ip,

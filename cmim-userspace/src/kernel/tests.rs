@@ -13,6 +13,8 @@ mod repeated;
 mod segment;
 mod splicing;
 mod steering;
+mod wrapped;
+mod wrapping;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -39,6 +39,9 @@ pub struct GuardCounters {
     pub dropped_denied: u64,
     pub dropped_flags: u64,
     pub dropped_rate: u64,
+    /// Wrapped so that source or TCP header cannot be read.
+    #[serde(default)]
+    pub dropped_wrapped: u64,
     pub cookies_sent: u64,
     pub cookies_returned: u64,
     pub not_ip: u64,

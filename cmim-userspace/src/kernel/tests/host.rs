@@ -155,18 +155,10 @@ pub(super) struct RawLink {
 }
 
 impl RawLink {
-    #[expect(unsafe_code, reason = "neither std nor rustix has packet sockets")]
     pub(super) fn open(interface: &str) -> Self {
-        // SAFETY: takes numbers only. Protocol 0: it receives nothing.
-        let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        assert!(socket >= 0, "root may: {}", std::io::Error::last_os_error());
-        // SAFETY: a new descriptor that nobody else has.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        let index = rustix::net::netdevice::name_to_index(&socket, interface).expect("the interface is there");
-        // SAFETY: all zeros is a value of it.
-        let mut target: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        target.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
-        target.sll_ifindex = i32::try_from(index).expect("a small number");
+        // Protocol 0: it receives nothing.
+        let socket = packet_socket();
+        let target = link_address(&socket, interface, 0);
         Self { socket, target }
     }
 
@@ -187,4 +179,51 @@ impl RawLink {
         };
         usize::try_from(sent).is_ok_and(|sent| sent == frame.len())
     }
+}
+
+/// What goes by an interface of the thread's namespace, in both directions.
+pub(super) struct Capture {
+    socket: OwnedFd,
+}
+
+impl Capture {
+    #[expect(unsafe_code, reason = "neither std nor rustix has packet sockets")]
+    pub(super) fn open(interface: &str) -> Self {
+        let socket = packet_socket();
+        let all = u16::try_from(libc::ETH_P_ALL).expect("a small number").to_be();
+        let address = link_address(&socket, interface, all);
+        let length = u32::try_from(size_of::<libc::sockaddr_ll>()).expect("a small number");
+        // SAFETY: the address is as long as said.
+        let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+        assert_eq!(bound, 0, "{}", std::io::Error::last_os_error());
+        Self { socket }
+    }
+
+    /// Each frame that has come since the last time.
+    pub(super) fn waiting(&self, mut each: impl FnMut(&[u8])) {
+        let mut buffer = [0; 2_048];
+        while let Ok((length, _)) = rustix::net::recv(&self.socket, &mut buffer[..], rustix::net::RecvFlags::DONTWAIT) {
+            each(&buffer[..length]);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "neither std nor rustix has packet sockets")]
+fn packet_socket() -> OwnedFd {
+    // SAFETY: takes numbers only.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    assert!(socket >= 0, "root may: {}", std::io::Error::last_os_error());
+    // SAFETY: a new descriptor that nobody else has.
+    unsafe { OwnedFd::from_raw_fd(socket) }
+}
+
+#[expect(unsafe_code, reason = "libc's types have no constructors")]
+fn link_address(socket: &OwnedFd, interface: &str, protocol: u16) -> libc::sockaddr_ll {
+    let index = rustix::net::netdevice::name_to_index(socket, interface).expect("the interface is there");
+    // SAFETY: all zeros is a value of it.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
+    address.sll_ifindex = i32::try_from(index).expect("a small number");
+    address.sll_protocol = protocol;
+    address
 }

@@ -34,8 +34,12 @@ fn packets(out: &mut Exposition, counters: &GuardCounters) {
     for (name, kind, help, figure) in families {
         out.single(name, kind, help, figure(counters));
     }
-    let dropped =
-        [("denied", counters.dropped_denied), ("flags", counters.dropped_flags), ("rate", counters.dropped_rate)];
+    let dropped = [
+        ("denied", counters.dropped_denied),
+        ("flags", counters.dropped_flags),
+        ("rate", counters.dropped_rate),
+        ("wrapped", counters.dropped_wrapped),
+    ];
     let unread = [("not_ip", counters.not_ip), ("truncated", counters.truncated)];
     by_reason(out, "cmim_guard_dropped_total", "Packets dropped, by reason.", &dropped);
     by_reason(out, "cmim_guard_unread_total", "Packets let through because the guard cannot read them.", &unread);
