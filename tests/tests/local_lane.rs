@@ -3,7 +3,7 @@
 use cmim_tests::client::request;
 use cmim_tests::deadline::{PATIENCE, until_true};
 use cmim_tests::origin::Nginx;
-use cmim_tests::{Client, Device, Setup, skip};
+use cmim_tests::{Client, Device, ScriptedServer, Setup, skip};
 
 const EXTRA: &str = "client_max_body_size 0; location /put/ { dav_methods PUT; create_full_put_path on; } \
                      location /slowly/ { limit_rate 1k; }";
@@ -115,4 +115,39 @@ fn a_connection_of_large_replies_leaves_the_lane() {
     }
     assert_eq!(handed_over(&device), before, "all of it by TCP");
     assert_eq!(device.figure("/server_connections/opened_total"), 1, "on the same connection");
+}
+
+#[test]
+fn a_connect_tunnel_is_not_on_the_lane() {
+    let test = "a_connect_tunnel_is_not_on_the_lane";
+    if skip::without_root(test) {
+        return;
+    }
+    let server = ScriptedServer::start(|side| {
+        while let Some(request) = side.request() {
+            side.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            if request.method == "CONNECT" {
+                let _ = side.wire().to_end(&mut |_| {});
+                return;
+            }
+        }
+    });
+    let device = Setup::before(&[server.address()])
+        .listener("allow_connect = true")
+        .kernel("auto", "local_bypass = \"on\"")
+        .start();
+    if !device.has_program("cmim_local_msg") {
+        return skip::skipped(test, &format!("no local lane here: {}", device.status()["kernel"]["missing"]));
+    }
+    // The connection that this one leaves in the pool is on the lane.
+    assert_gets(&mut device.client(), "/", b"");
+    let before = handed_over(&device);
+    let mut client = device.client();
+    client.send("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n");
+    assert_eq!(client.head("CONNECT").status, 200);
+    client.send("through the tunnel");
+    client.wire().finish_sending().expect("a half-close");
+    client.wire().to_end(&mut |_| {}).expect("the tunnel's end");
+    assert_eq!(handed_over(&device), before);
+    assert_eq!(device.figure("/server_connections/opened_total"), 2, "one of its own");
 }

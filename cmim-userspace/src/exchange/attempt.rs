@@ -67,6 +67,8 @@ struct Tried {
     servers: Vec<ServerId>,
     /// A reused connection was stale: the next one is new.
     fresh: bool,
+    /// The local lane was stuck: the next one is on none, and new.
+    plain: bool,
     retries: u32,
     /// It was sent on because of the others on its connection.
     moves: u32,
@@ -84,6 +86,11 @@ impl Tried {
             // The others on the connection may be the cause; the next attempt finds out, and no retry is used up.
             self.moves = if overtaken { self.moves + 1 } else { MOST_MOVES };
             site.counters.pipelined_again.add(1);
+            return true;
+        }
+        if matches!(failure, Failure::LaneFull) {
+            // Nobody's fault, and no retry is used up.
+            (self.plain, self.fresh) = (true, true);
             return true;
         }
         let unprocessed = matches!(failure, Failure::Connect(_) | Failure::ConnectTimeout);
@@ -156,7 +163,8 @@ async fn attempt(
         // Behind a pointer: an exchange without it is no larger for it.
         Box::pin(ride::ride(site, link, job, lease, ride)).await
     } else {
-        let on_lane = job.head.upgrade.is_none() && gathered.most() <= u64::from(local::LONGEST_CONTENT);
+        let on_lane =
+            !tried.plain && !job.head.may_become_tunnel() && gathered.most() <= u64::from(local::LONGEST_CONTENT);
         connection(site, link, job, (lease, idle), on_lane).await
     };
     let mut connection = connected.map_err(|failure| missed(failure, false, false))?;
@@ -169,7 +177,7 @@ async fn attempt(
 
     let mut upload = Upload::new(head, gathered, delimit, began);
     let mut early = BytesMut::new();
-    let mut waiting = HeadWait::new(site, link, job, behind);
+    let mut waiting = HeadWait::new(site, link, job, behind, began);
     let head = poll_fn(|cx| waiting.poll(cx, &mut connection, &mut upload, gathered, &mut early)).await;
     let awaited = waiting.end();
     job.trail.bytes_in = upload.content_bytes;
@@ -196,6 +204,7 @@ async fn connection(
     (lease, idle): (Lease, Option<Idle<ServerSocket>>),
     on_lane: bool,
 ) -> Result<ServerConnection, Failure> {
+    let on_lane = on_lane && site.local.is_open();
     match idle.and_then(|idle| still_good(site, job, idle, on_lane)) {
         Some(socket) => {
             site.counters.server_reused.add(1);

@@ -29,6 +29,9 @@ pub enum Failure {
     /// The request was sent behind others on one connection, and is sent again.
     #[error("the connection to the server ended before it was the request's turn")]
     Overtaken,
+    /// The request is sent again by TCP.
+    #[error("the host has no memory for the local lane")]
+    LaneFull,
     #[error("the server sent no reply within server_first_byte")]
     FirstByteTimeout,
     #[error("the server's reply made no progress within server_idle")]
@@ -97,7 +100,7 @@ impl Failure {
     pub fn status(&self) -> u16 {
         match self {
             Self::QueueFull | Self::QueueTimeout | Self::Shortage(_) | Self::NoRoomForContent | Self::Cancelled => 503,
-            Self::ConnectTimeout | Self::FirstByteTimeout | Self::ServerIdle => 504,
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::ServerIdle | Self::LaneFull => 504,
             Self::Content(ContentFault::Chunk(error)) => error.status(),
             Self::Content(ContentFault::Idle) => 408,
             Self::Content(ContentFault::Cut) => 400,

@@ -48,6 +48,12 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// Whether the connection to the server may go on as a tunnel.
+    #[must_use]
+    pub fn may_become_tunnel(&self) -> bool {
+        self.upgrade.is_some() || self.method == Method::Connect
+    }
+
     /// How the content is announced to the server if it is passed on as it came.
     #[must_use]
     pub fn delimit(&self) -> RequestDelimit {

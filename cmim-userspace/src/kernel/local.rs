@@ -5,6 +5,7 @@
 //! connects takes the lane if the other end is on this host as well. Everything else is decided in the kernel, message by
 //! message (`cmim_common::local`).
 
+mod room;
 mod trial;
 
 use std::collections::HashSet;
@@ -14,6 +15,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData, SkStorage, SockHash};
@@ -25,6 +27,7 @@ use cmim_common::local::{End, Pair};
 use cmim_common::names;
 use parking_lot::{Mutex, RwLock};
 
+use self::room::Room;
 use super::error::KernelError;
 use super::load;
 use super::maps::{ANY, Maps, map_failed, take};
@@ -51,6 +54,7 @@ struct Shared {
     pairs: HashMap<MapData, ConnectionKey, Pair>,
     /// Servers whose addresses are this host's.
     servers: RwLock<HashSet<SocketAddr>>,
+    room: Room,
 }
 
 impl fmt::Debug for Shared {
@@ -77,6 +81,7 @@ impl Local {
             ends: Mutex::new(take(ebpf, names::ENDS)?),
             pairs: take(ebpf, names::PAIRS)?,
             servers: RwLock::default(),
+            room: Room::new(Instant::now()),
         });
         Ok(Self { lane: LocalLane { shared: Some(Arc::clone(&shared)) }, shared, message: None, events: None })
     }
@@ -168,6 +173,19 @@ impl LocalLane {
     #[must_use]
     pub fn leads_to(&self, server: &SocketAddr) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.servers.read().contains(server))
+    }
+
+    /// Whether connections may take the lane now, as far as the host's memory goes.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.room.is_open(self))
+    }
+
+    /// Whether the host has been without memory for the lane since a message was sent. That message, or what answers it,
+    /// may never go on. Asks the kernel: for those who have waited a while.
+    #[must_use]
+    pub fn was_full_since(&self, since: Instant) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.room.was_full_since(self, since))
     }
 
     /// Marks a socket that is about to connect.

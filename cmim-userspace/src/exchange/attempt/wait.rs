@@ -1,6 +1,6 @@
 //! A reply's head, awaited while the request is still being sent.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -13,9 +13,13 @@ use crate::exchange::timer::Timer;
 use crate::exchange::train::SECOND_PATIENCE;
 use crate::exchange::upload::{Gathered, Upload};
 use crate::h1::{Limits, ReplyHead, ReplyParser, Version, encode};
+use crate::net::Stream;
 
 /// Interim replies that one request may get; a server that sends more is not going to answer.
 const MOST_INTERIM: u32 = 100;
+
+/// Who waits on the local lane for so long looks whether the host has memory for it, and again after as long.
+const LANE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Waits for a reply's head while the request is still being sent.
 pub(super) struct HeadWait<'a> {
@@ -31,14 +35,17 @@ pub(super) struct HeadWait<'a> {
     behind: bool,
     /// When the server was first waited for, where that matters to those behind.
     awaited: Option<Instant>,
+    since: Instant,
+    /// How often it was looked whether the local lane is stuck.
+    looks: u32,
     timer: Timer,
 }
 
 impl<'a> HeadWait<'a> {
-    /// `behind`: the request was sent behind another one.
-    pub(super) fn new(site: &'a Site, link: &'a Link, job: &'a Job, behind: bool) -> Self {
+    /// `behind`: the request was sent behind another one. `since`: when its [`Upload`] began.
+    pub(super) fn new(site: &'a Site, link: &'a Link, job: &'a Job, behind: bool, since: Instant) -> Self {
         let (parser, timer) = (ReplyParser::new(), link.take_timer());
-        Self { site, link, job, parser, began: false, interim: 0, behind, awaited: None, timer }
+        Self { site, link, job, parser, began: false, interim: 0, behind, awaited: None, since, looks: 0, timer }
     }
 
     /// Over: when the server was first waited for, where that matters.
@@ -89,8 +96,30 @@ impl<'a> HeadWait<'a> {
         if self.behind && self.awaited.is_none() {
             self.awaited = Some(Instant::now());
         }
+        if matches!(connection.stream(), Stream::Local(_)) && self.poll_stuck(cx, upload).is_ready() {
+            return Poll::Ready(Err(Failure::LaneFull));
+        }
         let (patience, failure) = self.patience(upload);
         self.timer.poll_until(cx, upload.progress + patience).map(|()| Err(failure))
+    }
+
+    /// Ready where the local lane has no memory to bring the request or its reply, and the request may go another way.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>, upload: &Upload) -> Poll<()> {
+        let is_unsent = upload.progress == self.since;
+        let may_go_again = is_unsent || self.job.head.method.is_idempotent();
+        if self.began || !may_go_again || upload.awaits_client() {
+            return Poll::Pending;
+        }
+        loop {
+            let look = upload.progress + LANE_PATIENCE * (self.looks + 1);
+            ready!(self.timer.poll_until(cx, look));
+            self.looks += 1;
+            let was_full = self.site.local.was_full_since(upload.progress);
+            // On a lane with memory nothing waits to be sent.
+            if was_full || is_unsent || (upload.is_over() && !upload.is_complete()) {
+                return Poll::Ready(());
+            }
+        }
     }
 
     fn parse(&mut self, connection: &mut ServerConnection) -> Result<Option<ReplyHead>, Failure> {

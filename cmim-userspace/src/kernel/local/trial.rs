@@ -26,13 +26,13 @@ const ROUND_TRIPS: u32 = 50;
 const TIMES: u32 = 8;
 
 /// A connection with both its ends.
-struct Connection {
-    daemon: TcpStream,
-    server: TcpStream,
+pub(super) struct Connection {
+    pub daemon: TcpStream,
+    pub server: TcpStream,
 }
 
 /// What is sent in one direction, known at both ends: the byte at each place.
-fn pattern(from: usize, length: usize) -> Vec<u8> {
+pub(super) fn pattern(from: usize, length: usize) -> Vec<u8> {
     (from..from + length).map(|at| (at % 251) as u8).collect()
 }
 
@@ -65,7 +65,7 @@ pub(super) fn run(lane: &LocalLane, maps: &Maps) -> Result<bool, KernelError> {
 }
 
 impl Connection {
-    fn open(lane: Option<&LocalLane>) -> io::Result<Self> {
+    pub(super) fn open(lane: Option<&LocalLane>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
