@@ -128,7 +128,7 @@ fn segment(context: &XdpContext, counters: &mut Counters, segment: &Segment) -> 
         if !is_meant() {
             return Outcome::Pass;
         }
-        count(listener, |listener| unsafe { &raw mut (*listener).dropped_flags });
+        atomic::add_to!(listener, dropped_flags, 1);
         return Outcome::DropFlags;
     }
     if opening {
@@ -137,10 +137,10 @@ fn segment(context: &XdpContext, counters: &mut Counters, segment: &Segment) -> 
         }
         let outcome = syn(context, settings, listener, segment);
         match outcome {
-            Outcome::DropRate => count(listener, |listener| unsafe { &raw mut (*listener).dropped_rate }),
-            Outcome::AnswerCookie => count(listener, |listener| unsafe { &raw mut (*listener).cookies_sent }),
+            Outcome::DropRate => atomic::add_to!(listener, dropped_rate, 1),
+            Outcome::AnswerCookie => atomic::add_to!(listener, cookies_sent, 1),
             _ => {
-                count(listener, |listener| unsafe { &raw mut (*listener).syns });
+                atomic::add_to!(listener, syns, 1);
                 counters.to_listener += 1;
             }
         }
@@ -151,7 +151,7 @@ fn segment(context: &XdpContext, counters: &mut Counters, segment: &Segment) -> 
         && segment.plain
         && cookie::is_returned(context, listener, segment.at, segment.family)
     {
-        count(listener, |listener| unsafe { &raw mut (*listener).cookies_returned });
+        atomic::add_to!(listener, cookies_returned, 1);
         counters.cookies_returned += 1;
     }
     Outcome::Pass
@@ -194,13 +194,13 @@ fn syn(context: &XdpContext, settings: &Settings, listener: *mut Listener, segme
 /// Whether a source is within its rate.
 #[inline(always)]
 fn admits_source(source: [u8; 16], now: u64, interval: u64) -> bool {
-    if let Some(bucket) = CMIM_SOURCES.get_ptr_mut(&source) {
+    if let Some(bucket) = CMIM_SOURCES.get_ptr_mut(source) {
         // SAFETY: a field of a live map value.
         let full_at = unsafe { &raw mut (*bucket).full_at };
         return takes(full_at, now, interval);
     }
     // Not noted down, because there is no memory or because another CPU was faster: one SYN more passes.
-    let _: Result<(), i32> = CMIM_SOURCES.insert(&source, &Bucket { full_at: now + interval }, IF_ABSENT);
+    let _: Result<(), i32> = CMIM_SOURCES.insert(source, Bucket { full_at: now + interval }, IF_ABSENT);
     true
 }
 
@@ -245,16 +245,10 @@ fn listener_of(settings: &Settings, address: [u8; 16], port: [u8; 2]) -> Option<
     {
         return Some((listener, if *key == exact { Reach::Named } else { Reach::Among }));
     }
-    if let Some(listener) = CMIM_LISTENERS.get_ptr_mut(&exact) {
+    if let Some(listener) = CMIM_LISTENERS.get_ptr_mut(exact) {
         return Some((listener, Reach::Named));
     }
     let unspecified = if address.starts_with(&MAPPED_PREFIX) { mapped([0; 4]) } else { [0; 16] };
-    let listener = CMIM_LISTENERS.get_ptr_mut(&ListenerKey { address: unspecified, port })?;
+    let listener = CMIM_LISTENERS.get_ptr_mut(ListenerKey { address: unspecified, port })?;
     Some((listener, Reach::Among))
-}
-
-#[inline(always)]
-fn count(listener: *mut Listener, field: impl Fn(*mut Listener) -> *mut u64) {
-    // SAFETY: a field of a live map value that only atomic additions write.
-    unsafe { atomic::add(field(listener), 1) };
 }

@@ -16,13 +16,12 @@ use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sk_stor
 use aya_ebpf::macros::{sk_msg, sock_ops};
 use aya_ebpf::programs::{SkMsgContext, SockOpsContext};
 use cmim_common::connection::ConnectionKey;
-use cmim_common::counters::Counters;
 use cmim_common::local::{Decision, End, Look, Pair, decide};
 
-use crate::atomic;
+use crate::atomic::count;
 use crate::key::key;
 use crate::layout::{number, offset};
-use crate::maps::{CMIM_COUNTERS, CMIM_ENDS, CMIM_LOCAL, CMIM_PAIRS};
+use crate::maps::{CMIM_ENDS, CMIM_LOCAL, CMIM_PAIRS};
 
 /// What a sock_ops program returns when it has nothing to say.
 const DONE: u32 = 1;
@@ -82,7 +81,7 @@ fn server_accepted(context: &SockOpsContext) {
     }
     let Some((socket, address)) = socket(context) else { return };
     let Some(end) = end_of(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else { return };
-    let here = End { own: address, peer: daemon, peer_cookie: daemon_cookie, ..End::default() };
+    let here = End { own: address, peer: daemon, peer_cookie: daemon_cookie };
     // SAFETY: a live value. Nobody reads it before the socket is in the sockhash.
     unsafe { end.write(here) };
     // SAFETY: the context is one of a socket.
@@ -95,7 +94,7 @@ fn server_accepted(context: &SockOpsContext) {
     unsafe { (&raw mut (*pair).server).write_volatile(address) };
     // SAFETY: as above.
     unsafe { (&raw mut (*pair).server_cookie).write_volatile(cookie) };
-    count(|counters| unsafe { &raw mut (*counters).local_connections }, 1);
+    count!(local_connections, 1);
 }
 
 /// The daemon's end is closed.
@@ -105,7 +104,7 @@ fn forget(key: ConnectionKey) {
     // SAFETY: a live map value.
     let joined = unsafe { (&raw const (*pair).server_cookie).read_volatile() } != 0;
     if CMIM_PAIRS.remove(key).is_ok() && joined {
-        count(|counters| unsafe { &raw mut (*counters).local_closed }, 1);
+        count!(local_closed, 1);
     }
 }
 
@@ -147,10 +146,10 @@ fn cmim_local_msg(context: SkMsgContext) -> u32 {
         // SAFETY: the kernel hands every program a readable context.
         let length = unsafe { (&raw const (*context.msg).size).read_volatile() };
         if send(&context, end, length) {
-            count(|counters| unsafe { &raw mut (*counters).local_messages }, 1);
-            count(|counters| unsafe { &raw mut (*counters).local_bytes }, u64::from(length));
+            count!(local_messages, 1);
+            count!(local_bytes, u64::from(length));
         } else {
-            count(|counters| unsafe { &raw mut (*counters).local_passed }, 1);
+            count!(local_passed, 1);
         }
     }
     SK_PASS
@@ -193,15 +192,4 @@ fn look(end: &End) -> Option<Look> {
     let (written, read, unread) = (offset!(write_seq), offset!(copied_seq), offset!(received));
     let (own, peer) = (end.own as *const u8, end.peer as *const u8);
     Some(Look { written: number(own, written)?, read: number(peer, read)?, unread: number(peer, unread)? })
-}
-
-/// Adds to one of this CPU's counters; atomically, because a message is looked at in a process and an interrupt may
-/// bring another program here.
-#[inline(always)]
-fn count(field: impl Fn(*mut Counters) -> *mut u64, by: u64) {
-    let Some(counters) = CMIM_COUNTERS.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: a field of a live map value that only atomic additions write.
-    unsafe { atomic::add(field(counters), by) };
 }

@@ -62,7 +62,7 @@ fn row(context: &SkReuseportContext) -> Option<u32> {
     let v6 = words(field!(src_ip6));
     let address = if field!(family) == AF_INET { v4 } else { v6 };
     let [_, _, high, low] = field!(src_port).to_be_bytes();
-    let listener = CMIM_LISTENERS.get_ptr(&ListenerKey { address, port: [high, low] })?;
+    let listener = CMIM_LISTENERS.get_ptr(ListenerKey { address, port: [high, low] })?;
     // SAFETY: a field of a live map value.
     let row = unsafe { (&raw const (*listener).row).read_volatile() };
     row.checked_sub(1)

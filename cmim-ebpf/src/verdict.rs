@@ -6,12 +6,11 @@ use aya_ebpf::macros::stream_verdict;
 use aya_ebpf::programs::SkBuffContext;
 use aya_log_ebpf::warn;
 use cmim_common::connection::Connection;
-use cmim_common::counters::Counters;
 use cmim_common::splice::{Burst, Decision, Event, Noted, Reason, decide};
 
-use crate::atomic;
+use crate::atomic::count;
 use crate::key::key;
-use crate::maps::{CMIM_CONNECTIONS, CMIM_COUNTERS, CMIM_EVENTS, CMIM_TAKEN, CMIM_TARGETS};
+use crate::maps::{CMIM_CONNECTIONS, CMIM_EVENTS, CMIM_TAKEN, CMIM_TARGETS};
 use crate::{overlap, target};
 
 /// Redirect to the target's send side, not to its receive queue.
@@ -20,7 +19,7 @@ const EGRESS: u64 = 0;
 #[stream_verdict]
 fn cmim_verdict(context: SkBuffContext) -> u32 {
     let key = key!(context.skb.skb);
-    let Some(connection) = CMIM_CONNECTIONS.get_ptr_mut(&key) else {
+    let Some(connection) = CMIM_CONNECTIONS.get_ptr_mut(key) else {
         return SK_PASS;
     };
     // SAFETY: a live map value. The kernel runs one verdict of a socket at a time, and the daemon does not write an entry
@@ -33,7 +32,7 @@ fn cmim_verdict(context: SkBuffContext) -> u32 {
         return give_up(&context, connection);
     };
     if cut.old > 0 {
-        count(|counters| unsafe { &raw mut (*counters).splice_repeated_bytes }, u64::from(cut.old));
+        count!(splice_repeated_bytes, u64::from(cut.old));
     }
     let burst = Burst {
         length: u64::from(cut.new),
@@ -57,8 +56,8 @@ fn redirect(context: &SkBuffContext, connection: &mut Connection, burst: Burst) 
         return pass(context, connection, burst, Reason::TargetMissing);
     }
     let noted = connection.note_redirected(burst);
-    count(|counters| unsafe { &raw mut (*counters).splice_redirected }, 1);
-    count(|counters| unsafe { &raw mut (*counters).splice_redirected_bytes }, burst.length);
+    count!(splice_redirected, 1);
+    count!(splice_redirected_bytes, burst.length);
     tell(connection, noted);
     SK_PASS
 }
@@ -81,8 +80,8 @@ fn pass(context: &SkBuffContext, connection: &mut Connection, burst: Burst, reas
     if matches!(reason, Reason::TargetMissing) && noted.is_news {
         warn!(context, "generation {}: the splice's target left the sockhash", connection.generation);
     }
-    count(|counters| unsafe { &raw mut (*counters).splice_passed }, 1);
-    count(|counters| unsafe { &raw mut (*counters).splice_passed_bytes }, burst.length);
+    count!(splice_passed, 1);
+    count!(splice_passed_bytes, burst.length);
     tell(connection, noted);
     SK_PASS
 }
@@ -95,17 +94,6 @@ fn tell(connection: &Connection, noted: Noted) {
     }
     let event = Event { generation: connection.generation };
     if CMIM_EVENTS.output(event, 0).is_err() {
-        count(|counters| unsafe { &raw mut (*counters).splice_events_lost }, 1);
+        count!(splice_events_lost, 1);
     }
-}
-
-/// Adds to one of this CPU's counters; atomically, because a verdict runs in a process too and an interrupt brings the
-/// next one.
-#[inline(always)]
-fn count(field: impl Fn(*mut Counters) -> *mut u64, by: u64) {
-    let Some(counters) = CMIM_COUNTERS.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: a field of a live map value that only atomic additions write.
-    unsafe { atomic::add(field(counters), by) };
 }

@@ -38,7 +38,11 @@ pub fn all_ids(what: &str) -> BTreeSet<u64> {
 }
 
 pub fn program_names(pid: u32) -> BTreeSet<String> {
-    let own = ids("prog", pid);
+    names_of(&ids("prog", pid))
+}
+
+/// The names of those of these programs that the kernel has.
+pub fn names_of(own: &BTreeSet<u64>) -> BTreeSet<String> {
     let list = bpftool(&["prog", "show"]);
     let entries = list.as_array().into_iter().flatten();
     entries

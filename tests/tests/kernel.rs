@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cmim_tests::bpftool::{all_ids, dump, ids, number, pins, program_names};
+use cmim_tests::bpftool::{all_ids, dump, ids, names_of, number, pins, program_names};
 use cmim_tests::deadline::{PATIENCE, until_true};
 use cmim_tests::guarded::{INTERFACE, PORT, skipped};
 use cmim_tests::origin::faulty::ok;
@@ -135,9 +135,13 @@ fn after_kill_9_traffic_is_unharmed_and_the_next_start_cleans_up() {
     let mut first = setup().start();
     outside.run(|| Client::connect(address).get("/").assert_whole(b"ok"));
     let (programs, maps) = (ids("prog", first.pid()), ids("map", first.pid()));
-    assert!(!programs.is_empty());
+    // docs/bpftool.md: a pinned sockhash holds its program.
+    let mut held = names_of(&programs);
+    assert!(held.contains("cmim_verdict"), "{held:?}");
+    held.retain(|name| matches!(name.as_str(), "cmim_verdict" | "cmim_local_msg"));
     first.signal(Signal::KILL);
     first.wait(PATIENCE);
+    until_true("the programs that pins hold are left, and no others", PATIENCE, || names_of(&programs) == held);
     // Straight to the server, past whatever the dead device left on the interface.
     outside.run(|| Client::connect(([10, 77, 0, 1], port).into()).get("/").assert_whole(b"ok"));
     let pin_dir = first.pin_dir().to_owned();

@@ -66,7 +66,19 @@ fn clippy(project: &Project) -> Result<bool> {
     let mut command = Command::new(cargo());
     command.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).current_dir(project.root());
     build::embed(project, &mut command);
-    check("lint", "clippy, all targets, no warnings", command, "")
+    let host = check("lint", "clippy, all targets, no warnings", command, "")?;
+    Ok(clippy_of_kernel_part(project)? && host)
+}
+
+/// The same for cmim-ebpf, which is a workspace of its own with a compiler of its own.
+fn clippy_of_kernel_part(project: &Project) -> Result<bool> {
+    let mut command = setup::bpf(project)?.clippy()?;
+    command
+        .args(["--release", "--", "-D", "warnings"])
+        .current_dir(project.root().join("cmim-ebpf"))
+        .env("CARGO_TARGET_DIR", project.target().join("bpf/clippy"))
+        .env("CLIPPY_CONF_DIR", project.root());
+    check("lint", "clippy of cmim-ebpf, no warnings", command, "")
 }
 
 /// Reads every source file of the project's crates.

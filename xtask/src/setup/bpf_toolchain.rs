@@ -14,6 +14,9 @@ use crate::project::Project;
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+/// By its path: cargo would take rustup's, which is of another version and reads nothing that this compiler makes.
+const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
+const CLIPPY_PACKAGE: &str = "rust-web-clippy";
 const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none/lib";
 
 /// A compiler that can make BPF.
@@ -36,6 +39,17 @@ impl Toolchain {
     pub(crate) fn build(&self) -> Result<Command> {
         let mut command = self.compiler.cargo();
         command.arg("build");
+        self.complete(command)
+    }
+
+    /// A `cargo clippy` for the BPF crate, likewise. Installs clippy if need be.
+    pub(crate) fn clippy(&self) -> Result<Command> {
+        let mut command = self.compiler.clippy()?;
+        command.arg("clippy");
+        self.complete(command)
+    }
+
+    fn complete(&self, mut command: Command) -> Result<Command> {
         if matches!(self.compiler, Compiler::Nightly { .. }) {
             command.args(["-Z", "build-std=core"]);
         }
@@ -74,6 +88,24 @@ impl Compiler {
                 let mut command = clean("rustup");
                 command.args(["run", toolchain, "cargo"]);
                 command
+            }
+        }
+    }
+
+    /// What runs `clippy`: cargo, or Debian's cargo-clippy, which runs cargo.
+    fn clippy(&self) -> Result<Command> {
+        match self {
+            Self::Debian => {
+                if !Path::new(DEBIAN_CLIPPY).is_file() {
+                    debian::install(&[CLIPPY_PACKAGE])?;
+                }
+                let mut command = clean(DEBIAN_CLIPPY);
+                command.env("CARGO", DEBIAN_CARGO).env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+                Ok(command)
+            }
+            Self::Nightly { toolchain } => {
+                nightly::ensure_clippy(toolchain)?;
+                Ok(self.cargo())
             }
         }
     }

@@ -34,6 +34,17 @@ pub(crate) fn install() -> Result<String> {
     }
 }
 
+/// Adds clippy to a toolchain that has none.
+pub(crate) fn ensure_clippy(toolchain: &str) -> Result<()> {
+    if ask("rustup", ["run", toolchain, "cargo-clippy", "--version"]).is_some() {
+        return Ok(());
+    }
+    let mut command = clean("rustup");
+    command.args(["component", "add", "clippy", "--toolchain", toolchain]);
+    step("setup", "clippy of the rustup nightly", command, |_| "installed".to_owned())?;
+    Ok(())
+}
+
 fn has_sources(toolchain: &str) -> bool {
     ask("rustup", ["run", toolchain, "rustc", "--print", "sysroot"])
         .is_some_and(|sysroot| Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file())
