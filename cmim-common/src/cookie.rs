@@ -6,6 +6,7 @@
 //! begin in a flood have neither window scaling nor selective acknowledgements, as with the kernel's own cookies for a
 //! client without timestamps.
 
+use crate::packet::link::{ETHERNET, VLAN_TAG};
 use crate::packet::{FLAG_ACK, FLAG_SYN, PROTOCOL_TCP, V4_HEADER, V6_HEADER};
 
 /// A TCP header without options.
@@ -16,6 +17,18 @@ pub const TCP_HEADER_MAX: usize = 60;
 pub const REPLY_TCP: usize = TCP_HEADER + 4;
 /// IEEE 802.3: a shorter frame is padded.
 pub const SHORTEST_FRAME: usize = 60;
+
+/// Entries of `CMIM_LINKS`: guarded interfaces with VLAN devices on them.
+pub const MAX_LINKS: usize = 1_024;
+
+/// Whether a reply to a SYN whose IP header begins at `at` goes back into the VLAN that the SYN came from. A card's driver
+/// may take tags off before the guard sees the frame, and puts none on what the guard sends. `deepest`: how many VLAN
+/// devices stand on one another on the interface. A frame that shows as many tags has lost none of them.
+#[inline(always)]
+#[must_use]
+pub const fn keeps_its_tags(at: usize, deepest: u32) -> bool {
+    at >= ETHERNET + deepest as usize * VLAN_TAG
+}
 
 /// Memory of the making of a reply.
 #[repr(C)]

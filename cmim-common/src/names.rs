@@ -25,6 +25,9 @@ pub const EVENTS: &str = "CMIM_EVENTS";
 pub const SETTINGS: &str = "CMIM_SETTINGS";
 /// SYN buckets by source: an address to a [`crate::rate::Bucket`].
 pub const SOURCES: &str = "CMIM_SOURCES";
+/// How many VLAN tags a SYN must show to be answered, by interface: see [`crate::cookie::keeps_its_tags`]. Not pinned: a
+/// note between daemon and guard.
+pub const LINKS: &str = "CMIM_LINKS";
 /// Destinations to listeners: [`crate::steer::Destination`] to [`crate::listener::ListenerKey`].
 pub const STEERING: &str = "CMIM_STEERING";
 /// The sockmap of the workers' listening sockets, by [`crate::spread::place`].

@@ -5,7 +5,7 @@
 //! TCP header is [`Payload::Unread`], never "something else".
 
 mod chain;
-mod link;
+pub(crate) mod link;
 mod options;
 
 /// Bytes that can be read at an offset, or not.

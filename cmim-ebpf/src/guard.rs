@@ -6,6 +6,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use cmim_common::address::{MAPPED_PREFIX, mapped};
+use cmim_common::cookie::keeps_its_tags;
 use cmim_common::counters::Counters;
 use cmim_common::guard::{Outcome, Verdict, judge};
 use cmim_common::listener::{Listener, ListenerKey};
@@ -18,7 +19,7 @@ use crate::atomic;
 use crate::cookie::{self, Answer, Family};
 use crate::frame::Frame;
 use crate::maps::{
-    CMIM_COUNTERS, CMIM_DENY_V4, CMIM_DENY_V6, CMIM_LISTENERS, CMIM_SETTINGS, CMIM_SOURCES, CMIM_STEERING,
+    CMIM_COUNTERS, CMIM_DENY_V4, CMIM_DENY_V6, CMIM_LINKS, CMIM_LISTENERS, CMIM_SETTINGS, CMIM_SOURCES, CMIM_STEERING,
 };
 use crate::transit::is_transit;
 
@@ -180,6 +181,10 @@ fn syn(context: &XdpContext, settings: &Settings, listener: *mut Listener, segme
         // Options or extension headers in a SYN are rare enough to leave them to the kernel's own queue.
         return Outcome::Pass;
     }
+    if !keeps_its_tags(segment.at, deepest_vlan(context)) {
+        // The kernel knows the tag that the driver took off, and has cookies of its own.
+        return Outcome::Pass;
+    }
     match cookie::answer(context, segment.at, segment.family) {
         Answer::Sent => {
             // SAFETY: a field of a live map value; of several CPUs' times any will do.
@@ -189,6 +194,16 @@ fn syn(context: &XdpContext, settings: &Settings, listener: *mut Listener, segme
         // The kernel's queue has room still, so it needs no help yet and would not know a cookie of its own.
         Answer::LeftToKernel => Outcome::Pass,
     }
+}
+
+/// How many VLAN devices stand on one another on the interface that the packet came in by; 0 where that does not matter.
+#[inline(always)]
+fn deepest_vlan(context: &XdpContext) -> u32 {
+    // SAFETY: the kernel hands every program a readable context.
+    let interface = unsafe { (&raw const (*context.ctx).ingress_ifindex).read_volatile() };
+    let Some(deepest) = CMIM_LINKS.get_ptr(interface) else { return 0 };
+    // SAFETY: a live map value; volatile, because the daemon writes to it.
+    unsafe { deepest.read_volatile() }
 }
 
 /// Whether a source is within its rate.

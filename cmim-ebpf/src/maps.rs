@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash, SockMap};
 use aya_ebpf::macros::btf_map;
 use cmim_common::connection::{Connection, ConnectionKey, MAX_CONNECTIONS};
-use cmim_common::cookie::Scratch;
+use cmim_common::cookie::{MAX_LINKS, Scratch};
 use cmim_common::counters::Counters;
 use cmim_common::deny::{Denial, MAX_DENIED};
 use cmim_common::listener::{Listener, ListenerKey, MAX_LISTENERS};
@@ -75,3 +75,7 @@ pub(crate) static CMIM_ENDS: SkStorage<End> = SkStorage::new();
 /// Memory that a stack of 512 bytes has no room for. Not pinned: it means nothing to anybody.
 #[btf_map]
 pub(crate) static CMIM_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// By the number of an interface. Not pinned, either.
+#[btf_map]
+pub(crate) static CMIM_LINKS: HashMap<u32, u32, MAX_LINKS, ON_DEMAND> = HashMap::new();

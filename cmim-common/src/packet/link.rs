@@ -2,9 +2,9 @@
 
 use super::Packet;
 
-const ETHERNET: usize = 14;
+pub(crate) const ETHERNET: usize = 14;
 const ETHERTYPE_AT: usize = 12;
-const VLAN_TAG: usize = 4;
+pub(crate) const VLAN_TAG: usize = 4;
 /// As many as a frame of 1,500 bytes has room for in front of the headers of IPv4 and TCP. The kernel takes off any
 /// number of tags of VLAN 0 (`__netif_receive_skb_core`), and one for each interface that stands on another.
 pub(super) const MAX_VLAN_TAGS: usize = (1_500 - 40) / VLAN_TAG;

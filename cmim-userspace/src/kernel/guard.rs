@@ -121,6 +121,14 @@ impl Interfaces {
         })
     }
 
+    /// Those that are guarded in the driver, with their numbers.
+    pub(super) fn native(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.all.iter().filter_map(|interface| match &interface.state {
+            State::Guarded { place: Place::Native, .. } => Some((interface.name.as_str(), interface.index?)),
+            State::Guarded { .. } | State::Unguarded { .. } => None,
+        })
+    }
+
     /// The others with the reason.
     pub(super) fn unguarded(&self) -> impl Iterator<Item = (&str, &KernelError)> {
         self.all.iter().filter_map(|interface| match &interface.state {

@@ -25,6 +25,7 @@ use super::pin::{Lent, PinDir};
 use super::self_test;
 use super::splice::Splicer;
 use super::steer::{self, Steering};
+use super::vlan::Links;
 use super::workers::Workers;
 use crate::config::model::{Kernel, ListenAddress, LocalBypass, SpliceMode};
 
@@ -46,6 +47,7 @@ pub(super) struct Loaded {
     pub(super) pins: Option<PinDir>,
     sharing: Sharing,
     pub(super) maps: Maps,
+    pub(super) links: Links,
     pub(super) log: Option<KernelLog>,
     /// Holds the maps of the splices.
     pub(super) splicer: Splicer,
@@ -123,6 +125,7 @@ impl Loaded {
             pin_all(pins, &ebpf, missing);
         }
         let maps = keep(missing, Maps::take(&mut ebpf))?;
+        let links = keep(missing, Links::take(&mut ebpf))?;
         let steering = keep(missing, Steering::take(&mut ebpf))?;
         let local = keep(missing, Local::take(&mut ebpf))?;
         let shared = keep(missing, Workers::take(&mut ebpf))?;
@@ -140,6 +143,7 @@ impl Loaded {
             pins,
             sharing: Sharing::Ours,
             maps,
+            links,
             log,
             splicer,
             events: Some(events),
@@ -280,11 +284,20 @@ impl Loaded {
     /// Guards interfaces that have appeared.
     pub(super) fn look_for_interfaces(&mut self) {
         self.with_guard(Interfaces::look);
+        self.look_for_vlans();
+    }
+
+    /// Tells the guard of VLAN devices whose tags it may not see.
+    fn look_for_vlans(&mut self) {
+        if let Some(interfaces) = &self.guard {
+            self.links.look(interfaces.native());
+        }
     }
 
     /// Guards exactly these interfaces.
     pub(super) fn set_interfaces(&mut self, names: &[String]) {
         self.with_guard(|interfaces, guard| interfaces.set_names(names, guard));
+        self.look_for_vlans();
     }
 
     /// Gives up what only one daemon can have: the interfaces and the pins. Steering goes on.

@@ -27,6 +27,7 @@ mod shared;
 pub mod splice;
 mod steer;
 mod tcp;
+mod vlan;
 mod workers;
 
 #[cfg(test)]

@@ -365,6 +365,11 @@ impl KernelPart {
         self.loaded.as_ref()
     }
 
+    #[cfg(test)]
+    pub(super) fn loaded_mut(&mut self) -> Option<&mut Loaded> {
+        self.loaded.as_mut()
+    }
+
     fn insist_on_all(&mut self) -> Result<(), KernelError> {
         if self.mode != KernelMode::Required || self.missing().is_empty() {
             return Ok(());

@@ -75,6 +75,25 @@ fn a_syn_over_the_rate_becomes_its_own_reply_with_a_cookie_that_the_kernel_knows
 }
 
 #[test]
+fn a_syn_that_may_have_lost_a_tag_to_the_driver_is_left_to_the_kernel() {
+    // `BPF_PROG_TEST_RUN` has its frames come in by the loopback interface, which is the first of every namespace.
+    const LOOPBACK: u32 = 1;
+    in_namespaces("a_syn_that_may_have_lost_a_tag_to_the_driver_is_left_to_the_kernel", |host| {
+        let listener = TcpListener::bind((HERE_V4, 0)).expect("a free port");
+        let to = listener.local_addr().expect("an address");
+        let mut bench = flooded(host, &[(1, to)]);
+        let syn = Segment::new(client(7_000), to, SYN);
+        for (deepest, answered) in [(0, [TX, TX, TX]), (1, [PASS, TX, TX]), (2, [PASS, PASS, TX]), (0, [TX, TX, TX])] {
+            let links = &mut bench.part.loaded_mut().expect("loaded").links;
+            links.tell([(LOOPBACK, deepest)].into_iter().filter(|(_, deepest)| *deepest > 0));
+            for (tags, expected) in [&[][..], &[VLAN], &[SERVICE_VLAN, VLAN]].into_iter().zip(answered) {
+                assert_eq!(bench.says(&syn.frame(tags)), expected, "{deepest} devices, tags {tags:x?}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_syn_over_the_rate_that_no_cookie_can_answer_is_left_to_the_kernel() {
     in_namespaces("a_syn_over_the_rate_that_no_cookie_can_answer_is_left_to_the_kernel", |host| {
         let listener = TcpListener::bind((HERE_V4, 0)).expect("a free port");
