@@ -29,5 +29,5 @@ pub use device::Device;
 pub use guarded::Guarded;
 pub use load::Load;
 pub use netns::Namespace;
-pub use origin::{Crew, Lighttpd, Nginx, Php, Request, ScriptedServer, ServerSide};
+pub use origin::{Crew, Lighttpd, Mortal, Nginx, Php, Request, ScriptedServer, ServerSide};
 pub use setup::Setup;

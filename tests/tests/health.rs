@@ -119,7 +119,7 @@ fn a_server_that_is_out_and_takes_connections_without_answering_is_not_back() {
         state(&device, &address) == "down"
     });
     let hung = ScriptedServer::at(port.address(), never_answers);
-    // The pause doubles with each: in four seconds there is room for one after 1 s and one 2 s behind that.
+    // In four seconds there is room for one after 0.1 s and one 2 s behind that.
     let asked = std::time::Instant::now();
     while asked.elapsed() < Duration::from_secs(4) {
         let status = client.get("/").status();

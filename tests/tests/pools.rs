@@ -139,6 +139,80 @@ fn an_idle_connection_that_says_something_leaves_the_pool() {
     assert_eq!(server.opened(), 5);
 }
 
+/// What comes on a connection at its second request, as if the server had sent it before it got that.
+fn says_at_the_second(said: &'static str) -> ScriptedServer {
+    ScriptedServer::start(move |side| {
+        if side.request().is_some() && side.send(with_length(b"ok")) && side.request().is_some() {
+            side.send(said);
+        }
+    })
+}
+
+const LATE_408: &str = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlate";
+
+#[test]
+fn what_a_server_says_on_an_idle_connection_is_no_response_to_a_request_that_can_be_sent_twice() {
+    for said in [LATE_408, "\r\n", "\r\n\r\n", "no HTTP\r\n\r\n", "HTTP/1.1 408 Requ", "HTTP/1.1 408 Timeout\r\nConn"] {
+        for lines in ["retries = 0", "retries = 0\nserver_pipeline = 8"] {
+            let server = says_at_the_second(said);
+            let device = Setup::before(&[server.address()]).upstream(lines).start();
+            let mut client = device.client();
+            for number in 0..6 {
+                client.get("/").assert_whole(b"ok");
+                let content: &[u8] = if number % 2 == 0 { b"content" } else { b"" };
+                let reply = client.ask(if number % 2 == 0 { "PUT" } else { "DELETE" }, "/", "", content);
+                assert_eq!((reply.status(), reply.text().as_str()), (200, "ok"), "`{said}`, {lines}, number {number}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_408_on_a_new_connection_or_to_a_post_is_the_response() {
+    let server = says_at_the_second(LATE_408);
+    let device = Device::before(&[server.address()]);
+    let mut client = device.client();
+    client.get("/").assert_whole(b"ok");
+    assert_eq!(client.ask("POST", "/", "", b"order").status(), 408);
+    assert_eq!(server.request_count(), 2, "the order was placed once");
+
+    let always = ScriptedServer::start(|side| {
+        if side.request().is_some() {
+            side.send(LATE_408);
+        }
+    });
+    let device = Device::before(&[always.address()]);
+    assert_eq!(device.client().get("/").status(), 408);
+    assert_eq!(always.request_count(), 1);
+}
+
+#[test]
+fn what_a_server_adds_behind_its_responses_costs_no_request() {
+    for added in ["\r\n", "\r\n\r\n", LATE_408, "no HTTP"] {
+        let server = ScriptedServer::start(move |side| {
+            while side.request().is_some() && side.send(with_length(b"ok")) {
+                // At once, a little later, and just when the next request comes.
+                thread::sleep(Duration::from_micros(fastrand::u64(..500)));
+                if !side.send(added) {
+                    return;
+                }
+            }
+        });
+        let device = Setup::before(&[server.address()]).upstream("retries = 0").start();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut client = device.client();
+                    for number in 0..100 {
+                        let reply = client.get("/");
+                        assert_eq!((reply.status(), reply.text().as_str()), (200, "ok"), "{added:?}: {number}");
+                    }
+                });
+            }
+        });
+    }
+}
+
 #[test]
 fn a_refused_connection_goes_to_another_server() {
     let dead = Reserved::v4();

@@ -4,15 +4,15 @@ mod ride;
 mod wait;
 
 use std::future::poll_fn;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
-use self::ride::{MOST_MOVES, may_ride};
+use self::ride::may_ride;
 use self::wait::HeadWait;
+use super::again::{Again, At, Miss, Repeatable, Shared, Tried};
 use super::failure::Failure;
 use super::link::{Job, Link};
 use super::server::{ServerConnection, ServerSocket};
@@ -23,7 +23,7 @@ use crate::config::model::{Balance, HashOn, RequestBuffering, SendProxyProtocol}
 use crate::h1::{Forwarding, Known, ReplyHead, encode};
 use crate::lane::local;
 use crate::net::{self, Stream, proxy_protocol};
-use crate::upstream::{Ask, Idle, ServerId};
+use crate::upstream::{Ask, Idle, ServerId, hash};
 
 /// A connection that was used this recently is taken as it is for a request that can be sent twice.
 const BRIEFLY_IDLE: Duration = Duration::from_millis(100);
@@ -46,73 +46,54 @@ pub(super) async fn reply_head(
     link: &Link,
     job: &mut Job,
     gathered: &mut Gathered,
+    tried: &mut Tried,
 ) -> Result<Box<Answered>, Failure> {
-    let mut tried = Tried::default();
     loop {
-        match attempt(site, link, job, gathered, &tried).await {
+        match attempt(site, link, job, gathered, tried).await {
             Ok(answered) => return Ok(answered),
-            Err(missed) => {
-                let Some(server) = missed.server else { return Err(missed.failure) };
-                if link.has_begun_reply_to(job.seq) || !tried.again(site, job, gathered, &missed, server) {
-                    return Err(missed.failure);
+            Err(Missed { failure, at: None }) => return Err(failure),
+            Err(Missed { failure, at: Some(at) }) => {
+                if link.has_begun_reply_to(job.seq) || !again(site, job, gathered, tried, &failure, at) {
+                    return Err(failure);
                 }
             }
         }
     }
 }
 
-/// What earlier attempts at the same request teach the next one.
-#[derive(Debug, Default)]
-struct Tried {
-    servers: Vec<ServerId>,
-    /// A reused connection was stale: the next one is new.
-    fresh: bool,
-    /// The local lane was stuck: the next one is on none, and new.
-    plain: bool,
-    retries: u32,
-    /// It was sent on because of the others on its connection.
-    moves: u32,
+/// Whether a request of whose response nothing was sent on is sent again, and the counts of that.
+pub(super) fn again(
+    site: &Site,
+    job: &mut Job,
+    gathered: &Gathered,
+    tried: &mut Tried,
+    failure: &Failure,
+    at: At,
+) -> bool {
+    let upstream = Arc::clone(&job.upstream);
+    let Some(again) = tried.again(&Miss { failure, at }, &repeatable(job, gathered), || upstream.spend_retry()) else {
+        return false;
+    };
+    match again {
+        Again::Moved => site.counters.pipelined_again.add(1),
+        Again::Stale => site.counters.stale_retries.add(1),
+        Again::OffLane | Again::Retry => {}
+    }
+    note_retries(site, job, tried);
+    true
 }
 
-impl Tried {
-    /// Whether the request may be sent again (RFC 9112 section 9.3.1), and what the next attempt avoids.
-    fn again(&mut self, site: &Site, job: &mut Job, gathered: &Gathered, missed: &Missed, server: ServerId) -> bool {
-        let Missed { failure, reused, behind, .. } = missed;
-        if gathered.spent {
-            return false;
-        }
-        let overtaken = matches!(failure, Failure::Overtaken);
-        if overtaken || (*behind && failure.is_of_server()) {
-            // The others on the connection may be the cause; the next attempt finds out, and no retry is used up.
-            self.moves = if overtaken { self.moves + 1 } else { MOST_MOVES };
-            site.counters.pipelined_again.add(1);
-            return true;
-        }
-        if matches!(failure, Failure::LaneFull) {
-            // Nobody's fault, and no retry is used up.
-            (self.plain, self.fresh) = (true, true);
-            return true;
-        }
-        let unprocessed = matches!(failure, Failure::Connect(_) | Failure::ConnectTimeout);
-        let repeatable = unprocessed || (failure.is_silent_end() && job.head.method.is_idempotent());
-        if !repeatable {
-            return false;
-        }
-        if *reused && !unprocessed {
-            // The server closed an idle connection just when it was taken: nobody's fault, and no retry is used up.
-            self.fresh = true;
-            site.counters.stale_retries.add(1);
-            return true;
-        }
-        if self.retries >= job.upstream.model.retries || !job.upstream.spend_retry() {
-            return false;
-        }
-        self.retries += 1;
-        job.trail.retries = self.retries;
-        site.counters.retries.add(1);
-        self.servers.push(server);
-        true
+fn note_retries(site: &Site, job: &mut Job, tried: &Tried) {
+    let new = tried.retries() - job.trail.retries;
+    if new > 0 {
+        site.counters.retries.add(u64::from(new));
+        job.trail.retries = tried.retries();
     }
+}
+
+fn repeatable(job: &Job, gathered: &Gathered) -> Repeatable {
+    let (idempotent, most) = (job.head.method.is_idempotent(), job.upstream.model.retries);
+    Repeatable { idempotent, spent: gathered.spent, most }
 }
 
 /// An attempt that brought no reply.
@@ -120,10 +101,7 @@ impl Tried {
 struct Missed {
     failure: Failure,
     /// `None`: it did not come to a server.
-    server: Option<ServerId>,
-    reused: bool,
-    /// It was the request's turn, behind another one on its connection.
-    behind: bool,
+    at: Option<At>,
 }
 
 async fn attempt(
@@ -131,31 +109,22 @@ async fn attempt(
     link: &Link,
     job: &mut Job,
     gathered: &mut Gathered,
-    tried: &Tried,
+    tried: &mut Tried,
 ) -> Result<Box<Answered>, Missed> {
-    let no_server = |failure| Missed { failure, server: None, reused: false, behind: false };
+    let no_server = |failure| Missed { failure, at: None };
     let working = link.working();
-    let rides = !tried.fresh && may_ride(job, tried.moves, !working.is_empty());
-    let ask = Ask {
-        client: link.id,
-        worker: site.worker,
-        hash: hash(link, job),
-        tried: &tried.servers,
-        working: &working,
-        fresh: rides || tried.fresh || !job.upstream.model.shares_connections(),
-    };
+    let rides = tried.may_share() && may_ride(job, !working.is_empty());
     let asked = Instant::now();
-    let place = job.upstream.acquire(&ask, asked, &mut job.progress).await.map_err(no_server)?;
-    let server = place.lease.server();
-    let _working = link.works(server);
+    let place = place(site, link, job, tried, &working, rides, asked).await.map_err(no_server)?;
     let Place { lease, endpoint, idle, since: got_place } = place;
+    let server = lease.server();
+    let _working = link.works(server);
     job.progress.dispatched(&endpoint.name);
     let shared = rides.then(|| Arc::clone(&endpoint));
     job.trail.server = Some(endpoint);
     if !working.is_empty() {
         site.counters.stacked_distributed.add(1);
     }
-    let missed = |failure, reused, behind| Missed { failure, server: Some(server), reused, behind };
     let delimit = gathered.delimit(job);
     let mut head = site.buffers.written(|out| encode::request(&job.head, &forwarding(link, job), delimit, out));
     let connected = if let Some(endpoint) = shared {
@@ -163,11 +132,13 @@ async fn attempt(
         // Behind a pointer: an exchange without it is no larger for it.
         Box::pin(ride::ride(site, link, job, lease, ride)).await
     } else {
-        let on_lane =
-            !tried.plain && !job.head.may_become_tunnel() && gathered.most() <= u64::from(local::LONGEST_CONTENT);
+        let on_lane = !tried.keeps_off_lane()
+            && !job.head.may_become_tunnel()
+            && gathered.most() <= u64::from(local::LONGEST_CONTENT);
         connection(site, link, job, (lease, idle), on_lane).await
     };
-    let mut connection = connected.map_err(|failure| missed(failure, false, false))?;
+    let alone = |failure| Missed { failure, at: Some(At { server, reused: false, shared: Shared::Alone }) };
+    let mut connection = connected.map_err(alone)?;
     connection.has_content = gathered.most() > 0;
     let (reused, behind) = (connection.reused, connection.was_behind());
     let began = if reused && !behind { got_place } else { Instant::now() };
@@ -181,6 +152,12 @@ async fn attempt(
     let head = poll_fn(|cx| waiting.poll(cx, &mut connection, &mut upload, gathered, &mut early)).await;
     let awaited = waiting.end();
     job.trail.bytes_in = upload.content_bytes;
+    let head = match head {
+        Ok(head) if tried.is_late_408(head.status, reused && !behind, || repeatable(job, gathered)) => {
+            Err(Failure::Unasked)
+        }
+        head => head,
+    };
     match head {
         Ok(head) => {
             let at = Instant::now();
@@ -189,10 +166,40 @@ async fn attempt(
             Ok(Box::new(Answered { connection, head, upload, early: early.freeze(), at }))
         }
         Err(failure) => {
+            let at = connection.at();
             connection.failed(&failure);
-            Err(missed(failure, reused, behind))
+            Err(Missed { failure, at: Some(at) })
         }
     }
+}
+
+/// A place at a server that may get the request. `working`: servers that work for the client already. `rides`: the request
+/// may share its connection.
+async fn place(
+    site: &Site,
+    link: &Link,
+    job: &mut Job,
+    tried: &mut Tried,
+    working: &[ServerId],
+    rides: bool,
+    now: Instant,
+) -> Result<Place, Failure> {
+    let ask = Ask {
+        client: link.id,
+        worker: site.worker,
+        hash: hash_of(link, job),
+        again: tried.has_begun(),
+        preferred: tried.preferred(),
+        tried: tried.avoided(),
+        working,
+        fresh: rides || tried.wants_fresh() || !job.upstream.model.shares_connections(),
+    };
+    let place = job.upstream.acquire(&ask, now, &mut job.progress).await?;
+    if !tried.may_reach(place.lease.server(), job.upstream.model.retries, || job.upstream.spend_retry()) {
+        return Err(Failure::ServerClosed);
+    }
+    note_retries(site, job, tried);
+    Ok(place)
 }
 
 /// A connection for a place: the idle one that came with it if it is still good, else a new one. `on_lane`: the request
@@ -217,12 +224,13 @@ async fn connection(
 
 /// The socket of an idle connection, if it is of use for the request.
 fn still_good(site: &Site, job: &Job, idle: Idle<ServerSocket>, on_lane: bool) -> Option<ServerSocket> {
-    let since = idle.since;
-    let socket = if idle.worker == site.worker { idle.connection } else { idle.connection.moved_here().ok()? };
+    let (since, own) = (idle.since, idle.worker == site.worker);
+    let socket = if own { idle.connection } else { idle.connection.moved_here().ok()? };
     let reachable = on_lane || !matches!(socket.stream, Stream::Local(_));
     // A request that cannot be sent twice is worth a system call that sees a close of this very moment, and so is a
-    // connection on which an idle server may have said something that this worker has not come to see yet.
-    let as_it_is = || job.head.method.is_idempotent() && since.elapsed() <= BRIEFLY_IDLE;
+    // connection on which an idle server may have said something that this worker has not come to see yet. What its event
+    // loop has seen [`HeadWait`] finds out without one.
+    let as_it_is = || own && job.head.method.is_idempotent() && since.elapsed() <= BRIEFLY_IDLE;
     (reachable && (as_it_is() || socket.stream.is_silent())).then_some(socket)
 }
 
@@ -245,13 +253,20 @@ async fn new_connection(
         Ok(stream) => {
             let socket = ServerSocket::new(stream, Arc::clone(&site.counters));
             let mut connection = ServerConnection::new(socket, lease, false);
-            announce(site, link, job, &mut connection).await?;
-            Ok(connection)
+            match announce(site, link, job, &mut connection).await {
+                Ok(()) => Ok(connection),
+                Err(failure) => {
+                    connection.failed(&failure);
+                    Err(failure)
+                }
+            }
         }
         Err(source) => {
             let failure = Failure::of_connect(source);
-            if failure.blames_connection() {
-                lease.failed();
+            match failure {
+                Failure::Connect(_) => lease.refused(),
+                _ if failure.blames_connection() => lease.failed(),
+                _ => {}
             }
             Err(failure)
         }
@@ -281,18 +296,16 @@ fn forwarding<'a>(link: &Link, job: &'a Job) -> Forwarding<'a> {
     }
 }
 
-fn hash(link: &Link, job: &Job) -> u64 {
+fn hash_of(link: &Link, job: &Job) -> u64 {
     if job.upstream.model.balance != Balance::Hash {
         return 0;
     }
-    let mut hasher = DefaultHasher::new();
     match &job.upstream.model.hash_on {
-        HashOn::ClientAddress => link.client_ip().hash(&mut hasher),
-        HashOn::Target => job.head.target.hash(&mut hasher),
-        HashOn::Header(name) => job.head.fields.get_named(name).hash(&mut hasher),
-        HashOn::Cookie(name) => cookie(job, name).hash(&mut hasher),
+        HashOn::ClientAddress => hash::of_address(link.client_ip()),
+        HashOn::Target => hash::of_value(Some(&job.head.target)),
+        HashOn::Header(name) => hash::of_value(job.head.fields.get_named(name)),
+        HashOn::Cookie(name) => hash::of_value(cookie(job, name)),
     }
-    hasher.finish()
 }
 
 fn cookie<'a>(job: &'a Job, name: &str) -> Option<&'a [u8]> {

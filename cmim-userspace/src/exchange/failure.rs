@@ -32,6 +32,8 @@ pub enum Failure {
     /// The request is sent again by TCP.
     #[error("the host has no memory for the local lane")]
     LaneFull,
+    #[error("the server sent something on an idle connection that nobody had asked for")]
+    Unasked,
     #[error("the server sent no reply within server_first_byte")]
     FirstByteTimeout,
     #[error("the server's reply made no progress within server_idle")]
@@ -108,6 +110,7 @@ impl Failure {
             | Self::ServerClosed
             | Self::ServerBroke(_)
             | Self::Overtaken
+            | Self::Unasked
             | Self::BadReply(_)
             | Self::BadChunk(_)
             | Self::Truncated
@@ -135,6 +138,17 @@ impl Failure {
         matches!(self, Self::ServerClosed | Self::ServerBroke(_))
     }
 
+    /// Whether the connection ended before the response was whole.
+    pub fn is_cut(&self) -> bool {
+        self.is_silent_end() || matches!(self, Self::Truncated)
+    }
+
+    /// Whether what came may be something that the server sent before it had the request: on a connection that was idle,
+    /// it need not be the response.
+    pub fn may_be_unasked(&self) -> bool {
+        matches!(self, Self::Unasked | Self::BadReply(_) | Self::Truncated)
+    }
+
     /// Whether a server, or the way to it, is the cause of a reply that did not begin.
     pub fn is_of_server(&self) -> bool {
         matches!(
@@ -142,6 +156,7 @@ impl Failure {
             Self::ServerClosed
                 | Self::ServerBroke(_)
                 | Self::Overtaken
+                | Self::Unasked
                 | Self::FirstByteTimeout
                 | Self::ServerIdle
                 | Self::BadReply(_)

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 
+use super::again::{Shared, Tried};
 use super::attempt::{self, Answered};
 use super::carrying::Carrying;
 use super::failure::Failure;
@@ -87,39 +88,59 @@ pub async fn run(site: &Site, link: &Link, job: &mut Job) -> Outcome {
 async fn exchange(site: &Site, link: &Link, job: &mut Job) -> Result<Outcome, Failure> {
     let mut gathered = Gathered::gather(site, link, job).await?;
     link.step_back().await;
-    let answered = attempt::reply_head(site, link, job, &mut gathered).await?;
-    link.step_back().await;
-    job.trail.status = answered.head.status;
-    if answered.head.upgrade && job.head.upgrade.is_none() {
-        return Err(Failure::UnaskedUpgrade);
-    }
-    if is_tunnel(job, &answered) {
-        if !answered.upload.is_complete() {
-            // Where its content ends, and the tunnel begins, the server cannot know (RFC 9110 section 7.8).
-            return Err(Failure::EarlyTunnel);
+    let mut tried = Tried::default();
+    loop {
+        let answered = attempt::reply_head(site, link, job, &mut gathered, &mut tried).await?;
+        link.step_back().await;
+        job.trail.status = answered.head.status;
+        if answered.head.upgrade && job.head.upgrade.is_none() {
+            return Err(Failure::UnaskedUpgrade);
         }
-        // Behind a pointer, as all that is rare: an exchange's memory is taken anew for each request.
-        return Box::pin(tunnel(site, link, job, answered)).await;
+        if is_tunnel(job, &answered) {
+            if !answered.upload.is_complete() {
+                // Where its content ends, and the tunnel begins, the server cannot know (RFC 9110 section 7.8).
+                return Err(Failure::EarlyTunnel);
+            }
+            // Behind a pointer, as all that is rare: an exchange's memory is taken anew for each request.
+            return Box::pin(tunnel(site, link, job, answered)).await;
+        }
+        if link.input_belongs_to(job.seq) {
+            // Where it asked for a tunnel, the server stays with HTTP, and so does the client.
+            link.stays_with_http();
+        }
+        let plan = reply::plan(&answered.head, job.head.version, job.upstream.model.length_rewrite);
+        if let Plan::Refuse { reason } = plan {
+            return Err(reason.into());
+        }
+        let answered = match handed::length(site, link, job, &answered, &plan) {
+            Some(length) => match Box::pin(handed::run(site, link, job, answered, length)).await {
+                Ok(relayed) => return conclude(job, relayed),
+                Err(answered) => answered,
+            },
+            None => answered,
+        };
+        let mut relay = Relay::new(site, link, job, &mut gathered, answered, plan);
+        let result = poll_fn(|cx| relay.poll(cx)).await;
+        let relayed = relay.end(result);
+        if !is_sent_again(site, link, job, &gathered, &mut tried, &relayed) {
+            return conclude(job, relayed);
+        }
     }
-    if link.input_belongs_to(job.seq) {
-        // Where it asked for a tunnel, the server stays with HTTP, and so does the client.
-        link.stays_with_http();
-    }
-    let plan = reply::plan(&answered.head, job.head.version, job.upstream.model.length_rewrite);
-    if let Plan::Refuse { reason } = plan {
-        return Err(reason.into());
-    }
-    let answered = match handed::length(site, link, job, &answered, &plan) {
-        Some(length) => match Box::pin(handed::run(site, link, job, answered, length)).await {
-            Ok(relayed) => return conclude(job, relayed),
-            Err(answered) => answered,
-        },
-        None => answered,
-    };
-    let mut relay = Relay::new(site, link, job, &mut gathered, answered, plan);
-    let result = poll_fn(|cx| relay.poll(cx)).await;
-    let relayed = relay.end(result);
-    conclude(job, relayed)
+}
+
+/// Whether a response that was cut gets another attempt. That it was cut, those behind it may have caused, and nobody else.
+fn is_sent_again(
+    site: &Site,
+    link: &Link,
+    job: &mut Job,
+    gathered: &Gathered,
+    tried: &mut Tried,
+    relayed: &Relayed,
+) -> bool {
+    let Relayed::Unsent { failure, cut: Some(at) } = relayed else { return false };
+    at.shared != Shared::Alone
+        && !link.has_begun_reply_to(job.seq)
+        && attempt::again(site, job, gathered, tried, failure, *at)
 }
 
 /// What a relayed reply means for its request and the client's connection.
@@ -129,7 +150,7 @@ fn conclude(job: &mut Job, relayed: Relayed) -> Result<Outcome, Failure> {
             job.progress.to(State::Done);
             Ok(if persist { Outcome::Keep } else { Outcome::Close })
         }
-        Relayed::Unsent(failure) => {
+        Relayed::Unsent { failure, .. } => {
             job.trail.bytes_out = 0;
             Err(failure)
         }

@@ -5,6 +5,7 @@
 //! [`crate::reply`], [`crate::upstream`]); here are the sockets and the waiting. It does not know how requests come to be:
 //! that is [`crate::client`]'s.
 
+mod again;
 mod attempt;
 mod carrying;
 mod content;

@@ -18,6 +18,11 @@ pub(super) enum Gate {
         until: Option<Instant>,
         otherwise: Fallback,
     },
+    /// Until the response is whole, because its server may break it off for the requests behind it. `until`: for no longer.
+    Guarded {
+        until: Instant,
+        delimit: ReplyDelimit,
+    },
     Open {
         chunked: bool,
     },
@@ -60,6 +65,20 @@ impl Gate {
         Self::Holding { until: (until == HoldUntil::Auto).then(|| now + bounds.hold_time), otherwise }
     }
 
+    /// Closed, for a response with others behind it on its connection.
+    pub(super) fn guarded(delimit: ReplyDelimit, bounds: &Bounds, now: Instant) -> Self {
+        Self::Guarded { until: now + bounds.hold_time, delimit }
+    }
+
+    /// When waiting for the end is over, whatever else.
+    pub(super) fn until(&self) -> Option<Instant> {
+        match *self {
+            Self::Holding { until, .. } => until,
+            Self::Guarded { until, .. } => Some(until),
+            Self::Open { .. } => None,
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(self, Self::Open { .. })
     }
@@ -70,7 +89,15 @@ impl Gate {
 
     /// Whether a held reply goes out now, and how.
     pub(super) fn decide(&self, moment: &Moment, bounds: &Bounds) -> Decision {
-        let Self::Holding { until, otherwise } = *self else { return Decision::Wait };
+        let (until, otherwise) = match *self {
+            Self::Open { .. } => return Decision::Wait,
+            Self::Guarded { until, delimit } => {
+                let over = moment.held > bounds.hold_size || moment.now >= until || moment.full;
+                let open = moment.whole || (over && moment.due);
+                return if open { Decision::Open(delimit) } else { Decision::Wait };
+            }
+            Self::Holding { until, otherwise } => (until, otherwise),
+        };
         if moment.whole {
             return Decision::Open(ReplyDelimit::Length(moment.held));
         }
@@ -98,7 +125,7 @@ pub(super) fn read_ahead(gate: Gate, due: bool, blocked: Option<Duration>, roomy
     match gate {
         Gate::Holding { until: None, .. } => u64::MAX,
         // Above hold_size the gate opens; until it is this reply's turn, the server waits.
-        Gate::Holding { until: Some(_), .. } => bounds.hold_size.saturating_add(1),
+        Gate::Holding { until: Some(_), .. } | Gate::Guarded { .. } => bounds.hold_size.saturating_add(1),
         Gate::Open { .. } if due && blocked.is_none_or(|since| since < SLOW_AFTER) => READ_AHEAD,
         Gate::Open { .. } if roomy => bounds.hold_size.max(READ_AHEAD),
         Gate::Open { .. } => bounds.memory_per_reply.max(READ_AHEAD),
@@ -151,6 +178,25 @@ mod tests {
         let full = Moment { full: true, ..late };
         assert_eq!(gate.decide(&full, &BOUNDS), Decision::GiveUp);
         assert_eq!(gate.decide(&Moment { due: false, ..full }, &BOUNDS), Decision::Wait, "those before it make room");
+    }
+
+    #[test]
+    fn a_guarded_response_goes_out_as_it_is_once_it_is_whole_or_cannot_be_waited_for() {
+        let now = Instant::now();
+        let delimit = ReplyDelimit::Length(500);
+        let gate = Gate::guarded(delimit, &BOUNDS, now);
+        assert_eq!(gate.decide(&moment(now), &BOUNDS), Decision::Wait);
+        assert_eq!(gate.decide(&Moment { whole: true, due: false, ..moment(now) }, &BOUNDS), Decision::Open(delimit));
+        let ends = [
+            Moment { now: now + BOUNDS.hold_time, ..moment(now) },
+            Moment { held: 1001, ..moment(now) },
+            Moment { full: true, ..moment(now) },
+        ];
+        for end in ends {
+            assert_eq!(gate.decide(&end, &BOUNDS), Decision::Open(delimit));
+            assert_eq!(gate.decide(&Moment { due: false, ..end }, &BOUNDS), Decision::Wait);
+        }
+        assert!(read_ahead(gate, true, None, true, &BOUNDS) > BOUNDS.hold_size, "its end is read");
     }
 
     #[test]

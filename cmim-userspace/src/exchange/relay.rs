@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::again::At;
 use super::attempt::Answered;
 use super::carrying::Carrying;
 use super::content::Content;
@@ -43,8 +44,9 @@ const CHUNK_END: &[u8] = b"\r\n";
 pub(super) enum Relayed {
     /// The reply went out whole. `persist`: its head said that the client's connection stays.
     Whole { persist: bool },
-    /// It failed while nothing of it had been sent: another reply can take its place.
-    Unsent(Failure),
+    /// It failed while nothing of it had been sent: another reply can take its place. `cut`: where, if its connection ended
+    /// in the middle.
+    Unsent { failure: Failure, cut: Option<At> },
     /// It failed in the middle: only a reset shows the client that it is not whole.
     Cut(Failure),
 }
@@ -171,7 +173,7 @@ impl<'a> Relay<'a> {
         };
         relay.settle_followers();
         match plan {
-            Plan::Stream { delimit } => relay.open(delimit),
+            Plan::Stream { delimit } => relay.begin_stream(delimit, now),
             Plan::Hold { until, otherwise } => relay.gate = Gate::holding(until, otherwise, &relay.bounds, now),
             Plan::Refuse { .. } => debug_assert!(false, "a refused reply is not relayed"),
         }
@@ -183,6 +185,11 @@ impl<'a> Relay<'a> {
         self.job.trail.bytes_out = self.content_bytes;
         self.put_pipe_back();
         let (sent, persist) = (self.sent, self.persist && self.client_has_sent_all());
+        let is_cut = result.as_ref().is_err_and(Failure::is_cut);
+        let cut = self.connection.as_ref().filter(|_| is_cut).map(|connection| {
+            connection.was_cut();
+            connection.at()
+        });
         self.unfinished.0 = None;
         let Self { site, link, mut spare, held, front, carrying, timer, .. } = self;
         link.keep_timer(timer);
@@ -193,7 +200,7 @@ impl<'a> Relay<'a> {
         site.buffers.give_back(&mut spare);
         match result {
             Ok(()) => Relayed::Whole { persist },
-            Err(failure) if sent == 0 => Relayed::Unsent(failure),
+            Err(failure) if sent == 0 => Relayed::Unsent { failure, cut },
             Err(failure) => Relayed::Cut(failure),
         }
     }
@@ -358,10 +365,7 @@ impl<'a> Relay<'a> {
     /// True: a moment has come at which the loop has to look again.
     fn poll_timer(&mut self, cx: &mut Context<'_>, due: bool) -> Result<bool, Failure> {
         let timeouts = &self.site.config.timeouts;
-        let hold = match self.gate {
-            Gate::Holding { until, .. } if due => until,
-            _ => None,
-        };
+        let hold = self.gate.until().filter(|_| due);
         let reading = self.connection.is_some() && self.piece.is_none();
         let server = self.server_progress.filter(|_| reading).map(|since| since + timeouts.server_idle);
         let sending = due && self.gate.is_open() && self.blocked_since.is_some();

@@ -2,11 +2,12 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::again::{At, Shared};
 use super::failure::Failure;
 use super::site::Site;
 use super::train::Ride;
@@ -40,6 +41,12 @@ impl ServerSocket {
         counters.server_opened.add(1);
         counters.server_open.inc();
         Self { stream, open: OpenCount(counters), brought: Brought::default() }
+    }
+
+    /// Whether the event loop has seen something come, or the end, on a connection that nobody reads. Costs no system
+    /// call; who reads next is woken again.
+    pub(super) fn seems_readable(&self) -> bool {
+        self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// A reply is whole, and the connection can take another request.
@@ -126,9 +133,33 @@ impl ServerConnection {
         self.socket.stream.poll_write(cx, slices)
     }
 
+    /// Whether something came out of the pool with it, before anything was sent.
+    pub(super) fn brings_something(&self) -> bool {
+        self.reused && !self.was_behind() && self.socket.seems_readable() && !self.socket.stream.is_silent()
+    }
+
     /// Whether the request was sent behind another one.
     pub(super) fn was_behind(&self) -> bool {
         self.ride.as_ref().is_some_and(|ride| !ride.is_first())
+    }
+
+    /// How the request shared the connection so far.
+    fn how_shared(&self) -> Shared {
+        match &self.ride {
+            Some(ride) if !ride.is_first() => Shared::Behind,
+            Some(ride) if ride.others_were_sent() => Shared::Ahead,
+            Some(_) | None => Shared::Alone,
+        }
+    }
+
+    /// Where a request is, for whoever decides whether it is sent again.
+    pub(super) fn at(&self) -> At {
+        At { server: self.lease.server(), reused: self.reused, shared: self.how_shared() }
+    }
+
+    /// Whether the response may be broken off for the requests behind it.
+    pub(super) fn may_be_cut(&self, persistent: bool) -> bool {
+        self.ride.as_ref().is_some_and(|ride| ride.may_be_cut(persistent))
     }
 
     /// Sends what others add behind this request.
@@ -143,6 +174,11 @@ impl ServerConnection {
         let Some(ride) = &self.ride else { return true };
         ride.seal();
         !ride.has_followers()
+    }
+
+    /// Whether the server broke the connection while others were sent behind this request: its end says nothing then.
+    pub(super) fn is_broken(&self) -> bool {
+        self.ride.as_ref().is_some_and(Ride::is_broken)
     }
 
     /// Nobody else is to wait for this reply.
@@ -196,11 +232,25 @@ impl ServerConnection {
     /// There was no reply. A stale connection says nothing about the server, and neither does a client that is at fault.
     pub(super) fn failed(self, failure: &Failure) {
         // A server that is out and takes connections but does not answer well is not back.
-        let not_back = self.lease.is_probe() && failure.is_of_server() && !(self.reused && failure.is_silent_end());
-        if failure.blames_connection() && !self.reused || not_back {
+        let stale = self.reused && (failure.is_silent_end() || matches!(failure, Failure::Unasked));
+        let not_back = self.lease.is_probe() && failure.is_of_server() && !stale;
+        let ahead = self.how_shared() == Shared::Ahead;
+        if ahead && stale {
+            // It may also have been idle for too long.
+            self.ride.iter().for_each(Ride::was_failed);
+        } else if ahead && failure.is_cut() {
+            self.was_cut();
+        } else if failure.blames_connection() && !self.reused || not_back {
             self.lease.failed();
         } else if let Some(ride) = self.ride.as_ref().filter(|ride| !ride.is_first() && failure.is_of_server()) {
             ride.was_failed();
+        }
+    }
+
+    /// The connection ended before this request's response was whole, which the requests behind it may have caused.
+    pub(super) fn was_cut(&self) {
+        if let Some(ride) = self.ride.as_ref().filter(|ride| ride.others_were_sent()) {
+            ride.was_cut();
         }
     }
 

@@ -133,6 +133,19 @@ impl Trains {
 }
 
 impl Platform {
+    /// A connection ended before the first response on it was whole, with requests behind it.
+    fn cut(&self) {
+        self.coping.borrow_mut().cut(Instant::now());
+        if !self.told.replace(true) {
+            tracing::warn!(
+                "the server {} broke off a response with requests behind it on its connection: each request gets a \
+                 connection of its own for {} minutes, now and whenever that is so",
+                self.endpoint.name,
+                Coping::CUT_PAUSE.as_secs() / 60,
+            );
+        }
+    }
+
     /// Requests behind another one were left without a reply.
     fn failed(&self) {
         if self.coping.borrow_mut().failed(Instant::now()) && !self.told.replace(true) {
@@ -256,9 +269,25 @@ impl Ride {
         }
     }
 
+    /// Whether the server stopped taking requests.
+    pub(super) fn is_broken(&self) -> bool {
+        self.train.state.borrow().broken
+    }
+
     /// Whether somebody stands behind.
     pub(super) fn has_followers(&self) -> bool {
         self.train.state.borrow().order.behind() > 0
+    }
+
+    /// Whether a byte of another request was sent behind this one, of which it is the turn.
+    pub(super) fn others_were_sent(&self) -> bool {
+        self.train.state.borrow().order.was_sent_behind()
+    }
+
+    /// Whether the server may break off this request's response for those that were sent behind it. `persistent`: it said
+    /// nothing of closing behind the response.
+    pub(super) fn may_be_cut(&self, persistent: bool) -> bool {
+        self.others_were_sent() && !(persistent && self.train.platform.coping.borrow().is_proven())
     }
 
     /// Nobody else gets on behind.
@@ -287,6 +316,11 @@ impl Ride {
         self.train.platform.failed();
     }
 
+    /// The connection ended in the middle, with other requests sent behind this one.
+    pub(super) fn was_cut(&self) {
+        self.train.platform.cut();
+    }
+
     /// This request's reply is whole; `more_came`: bytes came behind it. What becomes of the connection.
     pub(super) fn finish(&self, persistent: bool, more_came: bool, now: Instant) -> Next {
         let state = &mut *self.train.state.borrow_mut();
@@ -295,6 +329,8 @@ impl Ride {
         state.since = now;
         if left_alone {
             platform.failed();
+        } else if persistent && self.seat > Seat(0) {
+            platform.coping.borrow_mut().proved();
         }
         let broken = state.broken;
         state.wakers.pop_front();

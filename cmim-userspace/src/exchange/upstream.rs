@@ -92,7 +92,8 @@ impl SharedUpstream {
 
     /// Pays for one retry out of the upstream's budget.
     pub fn spend_retry(&self) -> bool {
-        self.state.lock().spend_retry()
+        let now = Instant::now();
+        self.state.lock().spend_retry(now)
     }
 
     /// An idle connection to the server of a lease, for `worker`.
@@ -276,7 +277,12 @@ impl Lease {
         self.end(Ending::Answered);
     }
 
-    /// The connection could not be made, or ended before a byte of a reply.
+    /// The connection could not be made, and that was known at once.
+    pub fn refused(mut self) {
+        self.end(Ending::Refused);
+    }
+
+    /// The connection was not made in time, or ended before a byte of a response.
     pub fn failed(mut self) {
         self.end(Ending::Failed);
     }

@@ -31,8 +31,9 @@ impl State {
             | (Queued, Dispatched | Replying)
             // Back: the server did not answer and the request is tried again.
             | (Dispatched, Queued | Dispatched | Replying)
-            // Back: the reply turned out to be broken before any of it was sent, and another takes its place.
-            | (Replying, Replying | Done)
+            // Back: the response turned out to be broken before any of it was sent. Another takes its place, or the
+            // request is tried again.
+            | (Replying, Queued | Dispatched | Replying | Done)
             | (Received | Queued | Dispatched | Replying, Failed | Cancelled) => true,
             (Received | Queued | Dispatched | Replying, _) | (Done | Failed | Cancelled, _) => false,
         }

@@ -61,6 +61,18 @@ impl<T> FairQueue<T> {
         Ok(Ticket { client, number })
     }
 
+    /// Queues a job before all others, also where the queue is full: it had a place already and lost it.
+    pub fn push_first(&mut self, client: u64, job: T) -> Ticket {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.waiting.entry(client).or_default().push_front((number, job));
+        self.turns.retain(|&other| other != client);
+        self.turns.push_front(client);
+        self.len += 1;
+        self.check_invariants();
+        Ticket { client, number }
+    }
+
     /// The first job in turn that `may_go`. A client's jobs do not overtake one another.
     pub fn pop_first(&mut self, mut may_go: impl FnMut(&T) -> bool) -> Option<T> {
         let first = |client: &u64| self.waiting.get(client).and_then(VecDeque::front);
@@ -134,6 +146,21 @@ mod tests {
         assert_eq!(queue.push(1, "second"), Err("second"));
         assert_eq!(queue.pop_first(|_| true), Some("first"));
         assert!(queue.push(1, "third").is_ok());
+    }
+
+    #[test]
+    fn one_that_comes_back_goes_first_also_where_the_queue_is_full() {
+        let mut queue = FairQueue::new(2);
+        queue.push(1, "first").unwrap();
+        queue.push(2, "second").unwrap();
+        queue.push_first(3, "back");
+        let back = queue.push_first(2, "back too");
+        assert_eq!(queue.len(), 4);
+        assert_eq!(queue.pop_first(|_| true), Some("back too"));
+        assert_eq!(queue.cancel(back), None);
+        assert_eq!(queue.push(4, "newcomer"), Err("newcomer"));
+        let rest: Vec<&str> = std::iter::from_fn(|| queue.pop_first(|_| true)).collect();
+        assert_eq!(rest, ["back", "first", "second"]);
     }
 
     #[test]

@@ -16,12 +16,33 @@ pub(super) enum Eligible {
     Nobody,
 }
 
-/// In order of preference: a probe that is due, servers that are up and not tried yet, any that are up; primaries before
-/// backups; and where all are out, any one as a probe. One that was not tried and is only busy is waited for.
-pub(super) fn eligible<C>(servers: &[Server<C>], tried: &[ServerId], now: Instant) -> Eligible {
-    let mut circle = Circle::now(servers);
-    if let Some(id) = due_probe(servers, circle, tried, now) {
-        return Eligible::Probe(id);
+/// What a request wants of its server.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wants<'a> {
+    /// It was sent before: a server that others just saw fail comes behind those that nobody did.
+    pub again: bool,
+    /// Comes before all others where it is up and has room.
+    pub preferred: Option<ServerId>,
+    /// Comes last.
+    pub tried: &'a [ServerId],
+}
+
+/// In order of preference: the preferred one, a probe that is due, servers that are up and not tried yet, any that are
+/// up; primaries before backups; and where all are out, any one as a probe. One that was not tried and is only busy is
+/// waited for.
+pub(super) fn eligible<C>(servers: &[Server<C>], wants: &Wants<'_>, now: Instant) -> Eligible {
+    let tried = wants.tried;
+    let present = Circle::now(servers);
+    let mut circle = present;
+    if let Some(id) = wants.preferred.filter(|&id| is_well(servers, circle, id, now)) {
+        return Eligible::AnyOf(circle, Candidates::one(id));
+    }
+    // One that a server's death has cost an attempt finds nothing out for others.
+    let probe = || due_probe(servers, present, tried, now).map(Eligible::Probe);
+    if !wants.again
+        && let Some(probe) = probe()
+    {
+        return probe;
     }
     let mut candidates = open(servers, circle, tried);
     if candidates.is_empty() && !tried.is_empty() {
@@ -37,12 +58,24 @@ pub(super) fn eligible<C>(servers: &[Server<C>], tried: &[ServerId], now: Instan
             candidates = open(servers, circle, &[]);
         }
     }
+    if wants.again || circle == Circle::OneProbe {
+        candidates = candidates.without_suspects(servers, now);
+    }
+    if candidates.is_empty() && wants.again {
+        return probe().unwrap_or(Eligible::Nobody);
+    }
     if candidates.is_empty() { Eligible::Nobody } else { Eligible::AnyOf(circle, candidates) }
+}
+
+/// Whether a server takes a request now, and nobody just saw it fail.
+fn is_well<C>(servers: &[Server<C>], circle: Circle, id: ServerId, now: Instant) -> bool {
+    let well = |server: &Server<C>| circle.holds(server) && server.has_room() && !server.health.is_suspect(now);
+    servers.get(id.0).is_some_and(well)
 }
 
 /// Whether any server has room for anyone: cheaper than asking for each that waits.
 pub(super) fn has_room<C>(servers: &[Server<C>], now: Instant) -> bool {
-    !matches!(eligible(servers, &[], now), Eligible::Nobody)
+    !matches!(eligible(servers, &Wants::default(), now), Eligible::Nobody)
 }
 
 /// The servers of a circle that have room, without those that were tried.
@@ -117,6 +150,23 @@ pub(super) struct Candidates {
 
 impl Candidates {
     const FEW: usize = 16;
+
+    fn one(id: ServerId) -> Self {
+        let mut one = Self::default();
+        one.push(id);
+        one
+    }
+
+    /// Those that nobody just saw fail, or all where there is no other.
+    fn without_suspects<C>(self, servers: &[Server<C>], now: Instant) -> Self {
+        let is_suspect = |id: &ServerId| servers.get(id.0).is_some_and(|server| server.health.is_suspect(now));
+        if !self.as_slice().iter().any(is_suspect) {
+            return self;
+        }
+        let mut rest = Self::default();
+        self.as_slice().iter().filter(|id| !is_suspect(id)).for_each(|&id| rest.push(id));
+        if rest.is_empty() { self } else { rest }
+    }
 
     fn push(&mut self, id: ServerId) {
         if self.many.is_empty() && self.count < Self::FEW {

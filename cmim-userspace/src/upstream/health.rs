@@ -9,10 +9,17 @@ use std::time::{Duration, Instant};
 const DEFAULT_FALL: u32 = 3;
 /// Good ones in a row that bring it back where the configuration names none: the next request that works.
 const DEFAULT_RISE: u32 = 1;
-/// A server that was just taken out is left alone this long while others can do its work.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A server that was just taken out is left alone this long while others can do its work. Short, because most that die are
+/// started again at once, and until then those that are left have the requests of all.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// At least so long is the pause behind a probe that reached the server and got no response: it cost its client time, or
+/// the response. One that was refused cost nothing.
+const COSTLY_PAUSE: Duration = Duration::from_secs(2);
 /// The pause doubles with each failed probe, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A server of which a connection failed is avoided this long by requests that were sent before, also while it is not out,
+/// unless it answers somebody meanwhile.
+const SUSPECT_FOR: Duration = Duration::from_secs(1);
 /// A server that comes back takes up its full share over this time.
 const SLOW_START: Duration = Duration::from_secs(10);
 /// The share with which it begins, in thousandths.
@@ -51,6 +58,8 @@ pub(super) struct Health {
     failures_in_row: u32,
     /// Of the probes since it fell.
     successes_in_row: u32,
+    /// When a connection last failed, if the server has not answered since.
+    failed_at: Option<Instant>,
     pause: Duration,
     checks: Checks,
     /// When it came back; `None`: never was out, or long ago.
@@ -81,6 +90,7 @@ impl Health {
             found: Found::Up,
             failures_in_row: 0,
             successes_in_row: 0,
+            failed_at: None,
             pause: FIRST_PAUSE,
             checks: Checks::default(),
             risen_at: None,
@@ -105,6 +115,11 @@ impl Health {
 
     pub(super) fn is_up(&self) -> bool {
         self.state() == HealthState::Up
+    }
+
+    /// Whether a connection failed just now: the server may be dead although it is not out yet, or out and not back yet.
+    pub(super) fn is_suspect(&self, now: Instant) -> bool {
+        self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < SUSPECT_FOR)
     }
 
     /// Whether the pause after the last failure is over, so that a probe may go out although others are up.
@@ -138,12 +153,22 @@ impl Health {
         }
     }
 
-    /// The probe failed: the next one waits twice as long.
+    /// The probe got no response over its connection: the next one waits twice as long, and not only for a moment.
     pub(super) fn probe_failed(&mut self, now: Instant) {
+        self.probe_was_for_nothing(COSTLY_PAUSE, now);
+    }
+
+    /// The probe got no connection: the next one waits twice as long.
+    pub(super) fn probe_refused(&mut self, now: Instant) {
+        self.probe_was_for_nothing(FIRST_PAUSE, now);
+    }
+
+    fn probe_was_for_nothing(&mut self, least: Duration, now: Instant) {
         if self.found != Found::Probing {
             return self.failed(now);
         }
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.failed_at = Some(now);
+        self.pause = (self.pause * 2).clamp(least, LONGEST_PAUSE);
         self.fall(now);
     }
 
@@ -152,6 +177,7 @@ impl Health {
     pub(super) fn succeeded(&mut self) {
         if self.found == Found::Up {
             self.failures_in_row = 0;
+            self.failed_at = None;
         }
     }
 
@@ -160,6 +186,7 @@ impl Health {
         if self.found != Found::Up {
             return;
         }
+        self.failed_at = Some(now);
         self.failures_in_row += 1;
         if self.failures_in_row >= self.bounds.fall {
             self.pause = FIRST_PAUSE;
@@ -192,6 +219,7 @@ impl Health {
     fn rise(&mut self, now: Instant) {
         self.found = Found::Up;
         self.failures_in_row = 0;
+        self.failed_at = None;
         self.successes_in_row = 0;
         self.checks.out &= self.checks.good_in_row < self.bounds.rise;
         self.risen_at = Some(now);
@@ -232,6 +260,24 @@ mod tests {
     }
 
     #[test]
+    fn one_failure_makes_a_server_suspect_until_it_answers_or_a_second_has_passed() {
+        let now = Instant::now();
+        let mut health = health(3, 1);
+        assert!(!health.is_suspect(now));
+        health.failed(now);
+        assert!(health.is_up() && health.is_suspect(now));
+        assert!(!health.is_suspect(now + SUSPECT_FOR));
+        health.succeeded();
+        assert!(!health.is_suspect(now));
+        (0..3).for_each(|_| health.failed(now));
+        health.succeeded();
+        assert!(health.is_suspect(now), "it answered a request that went out before");
+        health.begin_probe();
+        health.probe_succeeded(now);
+        assert!(!health.is_suspect(now));
+    }
+
+    #[test]
     fn comes_back_after_rise_good_probes_and_starts_slowly() {
         let now = Instant::now();
         let mut health = health(1, 2);
@@ -263,6 +309,27 @@ mod tests {
             assert!(!health.probe_is_due(now));
         }
         assert!(health.probe_is_due(now + LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn a_probe_that_is_refused_is_soon_followed_by_the_next_and_one_without_a_response_is_not() {
+        let mut now = Instant::now();
+        let mut health = health(1, 1);
+        health.failed(now);
+        now += FIRST_PAUSE;
+        health.begin_probe();
+        health.probe_refused(now);
+        now += FIRST_PAUSE * 2;
+        assert!(health.probe_is_due(now));
+        health.begin_probe();
+        health.probe_failed(now);
+        assert!(!health.probe_is_due(now + COSTLY_PAUSE / 2));
+        now += COSTLY_PAUSE;
+        assert!(health.probe_is_due(now));
+        health.begin_probe();
+        health.probe_refused(now);
+        assert!(!health.probe_is_due(now + COSTLY_PAUSE));
+        assert!(health.probe_is_due(now + COSTLY_PAUSE * 2));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod balance;
 mod change;
 mod coping;
 mod eligible;
+pub mod hash;
 mod health;
 mod maglev;
 mod pool;

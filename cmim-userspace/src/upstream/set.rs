@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::balance::Chooser;
 use super::change;
-use super::eligible::{Eligible, eligible, has_room};
+use super::eligible::{Eligible, Wants, eligible, has_room};
 use super::health::HealthState;
 use super::pool::Idle;
 use super::retry::RetryBudget;
@@ -34,6 +34,11 @@ pub struct Ask<'a> {
     pub worker: usize,
     /// For the hash rule.
     pub hash: u64,
+    /// The request was sent before: it passes those who wait, is never refused for their number, and keeps off servers
+    /// that others just saw fail.
+    pub again: bool,
+    /// The server that comes first where it takes requests.
+    pub preferred: Option<ServerId>,
     /// Servers that this request has tried already: the others come first.
     pub tried: &'a [ServerId],
     /// Servers that work for this client's other stacked requests, one entry a request: the others come first.
@@ -77,7 +82,9 @@ pub enum Ending<C> {
     Reusable(Idle<C>),
     /// The server answered; its connection is closed.
     Answered,
-    /// The connection could not be made, or broke before any byte of a reply.
+    /// The connection could not be made.
+    Refused,
+    /// It broke, or nothing good came over it, before any byte of a response.
     Failed,
     /// It says nothing about the server: the client left, or an idle connection was stale.
     Abandoned,
@@ -100,8 +107,15 @@ pub(super) struct Waiter<W> {
     since: Instant,
     worker: usize,
     hash: u64,
+    again: bool,
     tried: Vec<ServerId>,
     fresh: bool,
+}
+
+impl Ask<'_> {
+    fn wants(&self) -> Wants<'_> {
+        Wants { again: self.again, preferred: self.preferred, tried: self.tried }
+    }
 }
 
 impl<W> Waiter<W> {
@@ -109,6 +123,10 @@ impl<W> Waiter<W> {
     fn avoids(&self, now: Instant) -> &[ServerId] {
         let avoids = now.saturating_duration_since(self.since) < AVOID_FOR;
         if avoids { &self.tried } else { &[] }
+    }
+
+    fn wants(&self, now: Instant) -> Wants<'_> {
+        Wants { again: self.again, preferred: None, tried: self.avoids(now) }
     }
 }
 
@@ -148,12 +166,12 @@ impl<C, W> Upstream<C, W> {
 
     /// A place for a request now, or a place in the queue for `waiter`.
     pub fn acquire(&mut self, ask: &Ask<'_>, now: Instant, waiter: impl FnOnce() -> W) -> Acquired<C> {
-        if ask.tried.is_empty() {
-            self.retries.earn();
+        if !ask.again {
+            self.retries.earn(now);
         }
-        // Who waits already goes first; a newcomer would otherwise overtake it.
-        if self.queue.is_empty()
-            && let Some(grant) = self.grant(ask, &eligible(&self.servers, ask.tried, now), now)
+        // Who waits already goes first; a newcomer would otherwise overtake it. One that comes back came before them.
+        if (self.queue.is_empty() || ask.again)
+            && let Some(grant) = self.grant(ask, &eligible(&self.servers, &ask.wants(), now), now)
         {
             return Acquired::Granted(grant);
         }
@@ -162,9 +180,13 @@ impl<C, W> Upstream<C, W> {
             since: now,
             worker: ask.worker,
             hash: ask.hash,
+            again: ask.again,
             tried: ask.tried.to_vec(),
             fresh: ask.fresh,
         };
+        if ask.again {
+            return Acquired::Queued(self.queue.push_first(ask.client, waiter));
+        }
         match self.queue.push(ask.client, waiter) {
             Ok(ticket) => Acquired::Queued(ticket),
             Err(_) => {
@@ -181,8 +203,8 @@ impl<C, W> Upstream<C, W> {
 
     /// Pays for one retry out of the budget.
     #[must_use]
-    pub fn spend_retry(&mut self) -> bool {
-        self.retries.spend()
+    pub fn spend_retry(&mut self, now: Instant) -> bool {
+        self.retries.spend(now)
     }
 
     /// Takes a waiting request out of the queue. False: its grant is on its way already.
@@ -210,11 +232,12 @@ impl<C, W> Upstream<C, W> {
                 server.answered(role, now);
                 None
             }
-            Ending::Failed => {
+            Ending::Refused | Ending::Failed => {
                 server.failures_total += 1;
-                match role {
-                    Role::Usual => server.health.failed(now),
-                    Role::Probe => server.health.probe_failed(now),
+                match (role, ending) {
+                    (Role::Usual, _) => server.health.failed(now),
+                    (Role::Probe, Ending::Refused) => server.health.probe_refused(now),
+                    (Role::Probe, _) => server.health.probe_failed(now),
                 }
                 None
             }
@@ -236,7 +259,7 @@ impl<C, W> Upstream<C, W> {
         }
         let mut found = Eligible::Nobody;
         let may_go = |waiter: &Waiter<W>| {
-            found = eligible(servers, waiter.avoids(now), now);
+            found = eligible(servers, &waiter.wants(now), now);
             !matches!(found, Eligible::Nobody)
         };
         let waiter = self.queue.pop_first(may_go)?;
@@ -244,6 +267,8 @@ impl<C, W> Upstream<C, W> {
             client: 0,
             worker: waiter.worker,
             hash: waiter.hash,
+            again: waiter.again,
+            preferred: None,
             tried: waiter.avoids(now),
             working: &[],
             fresh: waiter.fresh,

@@ -81,6 +81,11 @@ impl Train {
         self.next.min(self.end).saturating_sub(self.turn + 1)
     }
 
+    /// Whether a byte of a request behind the one whose turn it is was sent.
+    pub fn was_sent_behind(&self) -> bool {
+        self.begun > self.turn + 1
+    }
+
     /// Seats of which nothing was sent: the last ones.
     pub fn unsent(&self) -> u64 {
         self.next - self.begun

@@ -2,12 +2,14 @@
 
 pub mod faulty;
 pub mod lighttpd;
+pub mod mortal;
 pub mod nginx;
 pub mod obedient;
 pub mod php;
 pub mod scripted;
 
 pub use lighttpd::Lighttpd;
+pub use mortal::Mortal;
 pub use nginx::Nginx;
 pub use obedient::Crew;
 pub use php::Php;

@@ -53,7 +53,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
 ];
 
 /// Whole modules, and single files of others, that hold decisions only.
-const PURE: [&str; 13] = [
+const PURE: [&str; 14] = [
     "h1/",
     "reply/",
     "stack/",
@@ -64,6 +64,7 @@ const PURE: [&str; 13] = [
     "buffer/wear.rs",
     "lane/choose.rs",
     "lane/phase.rs",
+    "exchange/again.rs",
     "exchange/pace.rs",
     "exchange/content.rs",
     "exchange/input.rs",

@@ -18,16 +18,12 @@ use crate::h1::{Method, RequestContent};
 use crate::lane::turn;
 use crate::upstream::Endpoint;
 
-/// How often one request may be sent on because of the others on its connection; then it gets one of its own.
-pub(super) const MOST_MOVES: u32 = 2;
-
 /// Whether a request may share a connection: one that can be sent twice without harm, ends with its head and leaves the
 /// connection as it is (RFC 9112 section 9.3.2). Stacked requests of one client do not: each would wait for the other
-/// where a second server process has time. `moves`: how often it was sent on already.
-pub(super) fn may_ride(job: &Job, moves: u32, works: bool) -> bool {
+/// where a second server process has time.
+pub(super) fn may_ride(job: &Job, works: bool) -> bool {
     let model = &job.upstream.model;
     model.server_pipeline > 1
-        && moves < MOST_MOVES
         && !works
         && matches!(job.head.method, Method::Get | Method::Head | Method::Options)
         && job.head.content == RequestContent::None
@@ -57,10 +53,10 @@ pub(super) async fn ride(
 ) -> Result<ServerConnection, Failure> {
     if ride.is_first() {
         let idle = job.upstream.idle(lease.server(), site.worker);
-        let connection = connection(site, link, job, (lease, idle), true).await?;
+        let connection = connection(site, link, job, (lease, idle), true).await?.shared(ride);
         // What others add in this turn of the event loop goes out with it.
         turn().await;
-        return Ok(connection.shared(ride));
+        return Ok(connection);
     }
     let mut timer = link.take_timer();
     let began = Instant::now();

@@ -27,12 +27,14 @@ pub(super) struct HeadWait<'a> {
     link: &'a Link,
     job: &'a Job,
     parser: ReplyParser,
-    /// A byte of a reply came.
+    /// A byte of a reply came; an empty line before it is none (RFC 9112 section 2.2).
     began: bool,
     /// Interim replies that came.
     interim: u32,
     /// The request was sent behind another one.
     behind: bool,
+    /// It was not polled yet.
+    first: bool,
     /// When the server was first waited for, where that matters to those behind.
     awaited: Option<Instant>,
     since: Instant,
@@ -45,7 +47,20 @@ impl<'a> HeadWait<'a> {
     /// `behind`: the request was sent behind another one. `since`: when its [`Upload`] began.
     pub(super) fn new(site: &'a Site, link: &'a Link, job: &'a Job, behind: bool, since: Instant) -> Self {
         let (parser, timer) = (ReplyParser::new(), link.take_timer());
-        Self { site, link, job, parser, began: false, interim: 0, behind, awaited: None, since, looks: 0, timer }
+        Self {
+            site,
+            link,
+            job,
+            parser,
+            began: false,
+            interim: 0,
+            behind,
+            first: true,
+            awaited: None,
+            since,
+            looks: 0,
+            timer,
+        }
     }
 
     /// Over: when the server was first waited for, where that matters.
@@ -62,6 +77,13 @@ impl<'a> HeadWait<'a> {
         gathered: &mut Gathered,
         early: &mut BytesMut,
     ) -> Poll<Result<ReplyHead, Failure>> {
+        if self.first {
+            self.first = false;
+            // Nothing was sent yet: what is there already is no response.
+            if self.job.head.method.is_idempotent() && connection.brings_something() {
+                return Poll::Ready(Err(Failure::Unasked));
+            }
+        }
         connection.poll_send_others(cx);
         if !upload.is_over()
             && let Poll::Ready(Err(failure)) = upload.poll(cx, self.site, self.link, connection, gathered)
@@ -85,7 +107,9 @@ impl<'a> HeadWait<'a> {
             }
             self.pass_on(cx, early)?;
             match connection.poll_fill(cx, self.site) {
-                Poll::Ready(Ok(count)) if count > 0 => self.began = true,
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.began |= connection.buffer.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
+                }
                 Poll::Ready(Ok(_)) if self.began => return Poll::Ready(Err(Failure::Truncated)),
                 Poll::Ready(Ok(_)) => return Poll::Ready(Err(Failure::ServerClosed)),
                 Poll::Ready(Err(_)) if self.began => return Poll::Ready(Err(Failure::Truncated)),

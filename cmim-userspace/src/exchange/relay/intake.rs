@@ -9,8 +9,8 @@ use super::{CHUNK_END, Relay};
 use crate::buffer::COPY_BELOW;
 use crate::exchange::content::Piece;
 use crate::exchange::failure::Failure;
-use crate::exchange::pace;
-use crate::h1::{chunk_header, last_chunk};
+use crate::exchange::pace::{self, Gate};
+use crate::h1::{ReplyDelimit, chunk_header, last_chunk};
 
 /// Nobody is put behind a reply that turns out to be longer.
 const LONGEST_SHARED: u64 = 256 * 1024;
@@ -26,6 +26,18 @@ impl Relay<'_> {
             connection.release_followers();
         } else if self.content.left().is_some_and(|left| left > LONGEST_SHARED) {
             connection.seal();
+        }
+    }
+
+    /// A response that goes out as it comes. It is kept until it is whole where the server may break it off for the requests
+    /// behind it, so that this one can be sent again: a close with an unread request makes the server's kernel send a reset
+    /// and drop what it has not sent.
+    pub(super) fn begin_stream(&mut self, delimit: ReplyDelimit, now: Instant) {
+        let fits = self.content.left().is_some_and(|left| left > 0 && left <= self.bounds.hold_size);
+        if fits && self.connection.as_ref().is_some_and(|connection| connection.may_be_cut(self.persistent)) {
+            self.gate = Gate::guarded(delimit, &self.bounds, now);
+        } else {
+            self.open(delimit);
         }
     }
 
@@ -84,7 +96,7 @@ impl Relay<'_> {
             }
             Piece::NeedMore => match connection.poll_fill(cx, self.site) {
                 Poll::Pending => Ok(false),
-                Poll::Ready(Ok(0)) if self.content.ends_with_connection() => {
+                Poll::Ready(Ok(0)) if self.content.ends_with_connection() && !connection.is_broken() => {
                     self.finish();
                     Ok(true)
                 }

@@ -45,7 +45,7 @@ pub(in crate::upstream) fn upstream(servers: &[(u32, Option<usize>, bool)], bala
 }
 
 pub(in crate::upstream) fn ask(client: u64) -> Ask<'static> {
-    Ask { client, worker: 0, hash: client, tried: &[], working: &[], fresh: false }
+    Ask { client, worker: 0, hash: client, again: false, preferred: None, tried: &[], working: &[], fresh: false }
 }
 
 pub(in crate::upstream) fn granted(upstream: &mut TestUpstream, ask: &Ask<'_>, now: Instant) -> ServerId {
@@ -235,6 +235,69 @@ fn a_retry_goes_to_a_server_that_was_not_tried() {
     let tried = [ServerId(0), ServerId(1)];
     let ask = Ask { tried: &tried, ..ask(1) };
     assert_eq!(granted(&mut upstream, &ask, now), ServerId(2));
+}
+
+#[test]
+fn a_request_that_comes_back_keeps_off_servers_that_others_saw_fail() {
+    let now = Instant::now();
+    let mut upstream = upstream(&[(1, None, false); 3], Balance::LeastRequests);
+    let first = granted(&mut upstream, &ask(1), now);
+    upstream.release(first, Role::Usual, Ending::Failed, now);
+    let second = granted(&mut upstream, &ask(1), now);
+    assert_ne!(second, first);
+    upstream.release(second, Role::Usual, Ending::Failed, now);
+    // Both count as up, and are idle.
+    let third = ServerId(3 - first.0 - second.0);
+    upstream.servers[third.0].in_flight = 50;
+    let tried = [first];
+    let back = Ask { again: true, tried: &tried, ..ask(2) };
+    assert_eq!(granted(&mut upstream, &back, now), third);
+    // A newcomer may find out.
+    assert_ne!(granted(&mut upstream, &ask(3), now), third);
+    let later = now + Duration::from_secs(2);
+    assert_eq!(granted(&mut upstream, &back, later), second);
+}
+
+#[test]
+fn a_request_that_comes_back_is_no_probe_while_another_server_is_up() {
+    let now = Instant::now();
+    let mut upstream = upstream(&[(1, None, false); 3], Balance::LeastRequests);
+    for _ in 0..9 {
+        let id = granted(&mut upstream, &ask(1), now);
+        upstream.release(id, Role::Usual, if id == ServerId(2) { Ending::Answered } else { Ending::Failed }, now);
+    }
+    let later = now + Duration::from_secs(60);
+    assert_eq!(granted(&mut upstream, &Ask { again: true, ..ask(2) }, later), ServerId(2));
+    assert_ne!(granted(&mut upstream, &ask(3), later), ServerId(2));
+}
+
+#[test]
+fn a_request_comes_back_to_the_server_of_its_stale_connection_unless_that_was_seen_to_fail() {
+    let now = Instant::now();
+    let mut upstream = upstream(&[(1, None, false); 2], Balance::LeastRequests);
+    upstream.servers[0].in_flight = 50;
+    let back = Ask { again: true, preferred: Some(ServerId(0)), ..ask(1) };
+    assert_eq!(granted(&mut upstream, &back, now), ServerId(0));
+    upstream.release(ServerId(0), Role::Usual, Ending::Failed, now);
+    assert_eq!(granted(&mut upstream, &back, now), ServerId(1));
+}
+
+#[test]
+fn a_request_that_comes_back_passes_a_full_queue() {
+    let now = Instant::now();
+    let mut upstream = upstream(&[(1, Some(1), false), (1, Some(1), false)], Balance::LeastRequests);
+    let dead = granted(&mut upstream, &ask(1), now);
+    let other = granted(&mut upstream, &ask(1), now);
+    for waiter in 0..4 {
+        assert!(matches!(upstream.acquire(&ask(2), now, || waiter), Acquired::Queued(_)));
+    }
+    assert!(matches!(upstream.acquire(&ask(3), now, || 9), Acquired::QueueFull));
+    upstream.release(dead, Role::Usual, Ending::Failed, now);
+    let tried = [dead];
+    assert!(matches!(upstream.acquire(&Ask { again: true, tried: &tried, ..ask(4) }, now, || 7), Acquired::Queued(_)));
+    upstream.release(other, Role::Usual, Ending::Answered, now);
+    assert_eq!(upstream.next_waiting(now).map(|(waiter, grant)| (waiter, grant.server)), Some((7, other)));
+    assert_eq!(upstream.next_waiting(now).map(|(waiter, grant)| (waiter, grant.server)), Some((0, dead)));
 }
 
 #[test]
